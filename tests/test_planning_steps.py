@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from conftest import encode_image, make_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converter.errors import ShardmillError, UsageError
+from converter.errors import OutputError, ShardmillError, UsageError
 from converter.names import to_bytes, to_system
 from converter.options import ConvertOptions
 from converter.planning.key_ranges import cut_images
@@ -229,6 +230,47 @@ def test_the_next_run_sees_what_has_changed(tmp_path, change):
         path.unlink()
     expected = plan_here(images, tmp_path / "here", options)
     assert plan_in_steps(images, out, options) == expected
+
+
+def test_the_next_run_sees_files_that_changed_places(tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    (images / "cat").mkdir(parents=True)
+    one, other, third = (images / "cat" / f"{n}.png" for n in range(3))
+    for path, data in {one: b"one", other: b"two", third: b"one"}.items():
+        path.write_bytes(data)
+        os.utime(path, (1_600_000_000, 1_600_000_000))  # as many archives unpack
+    options = ConvertOptions(source="folders", image_size=8, dedupe="drop")
+    propose_in_steps(images, out, options)
+    aside = one.rename(images / "aside.png")
+    other.rename(one)
+    aside.rename(other)
+    expected = plan_here(images, tmp_path / "here", options)
+    assert plan_in_steps(images, out, options) == expected
+
+
+def test_the_next_run_sees_that_an_empty_folder_has_another_name(tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    fill_evenly(images, 30, splits=("train",))
+    (images / "test").mkdir()
+    options = ConvertOptions(source="folders", image_size=8)
+    propose_in_steps(images, out, options)
+    (images / "test").rename(images / "tesx")  # so `train` is no split any more, but a class
+    expected = plan_here(images, tmp_path / "here", options)
+    assert b'"classes":["tesx","train"]' in expected["plan.json"]
+    assert plan_in_steps(images, out, options) == expected
+
+
+def test_a_damaged_file_costs_one_run_and_changes_no_plan(tmp_path):
+    images, out = tmp_path / "images", tmp_path / "out"
+    fill_evenly(images, 60)
+    options = ConvertOptions(source="folders", image_size=8, dedupe="drop")
+    expected = plan_in_steps(images, out, options)
+    (kept,) = Layout(out).planning.glob("????????????????????????????????")
+    for name in ("assign-00000", "order-00000"):
+        (kept / name).write_bytes(b"")
+        with pytest.raises(OutputError, match=f"{name} was damaged"):
+            plan_in_steps(images, out, options)
+        assert plan_in_steps(images, out, options) == expected
 
 
 @pytest.mark.parametrize("change", ["content", "more", "gone"])

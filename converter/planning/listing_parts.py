@@ -30,7 +30,7 @@ from converter.planning.part_files import (
     unpack_entries,
     write_part,
 )
-from converter.planning.planning_job import LISTING, PlanningJob, name_part
+from converter.planning.planning_job import LISTING, PlanningJob, clear, name_part
 from converter.sources.duplicates import Sizes, find_shared
 from converter.sources.folder_labels import Labeller, number_names, order_classes
 from converter.sources.folders import (
@@ -52,7 +52,7 @@ _UNREAD: Final = "unreadable"
 def list_top(job: PlanningJob, bounds: Sequence[str]) -> None:
     """Begins a listing, in place of that of an earlier run: writes what the launcher knows."""
     for name in job.folder.list_names(LISTING):
-        (job.folder / name).remove_folder()
+        clear(job.folder / name)
     job.listing.make_folder()
     ranges = [(from_bytes(k.after), k.until and from_bytes(k.until)) for k in make_ranges(bounds)]
     facts = {"ranges": ranges, "folders": {} if job.images.is_remote else _list_tops(job.images)}
@@ -239,7 +239,8 @@ def _merge_facts(
     versions = [part["version"] for part in read_facts(job.locate_listed("list"))]
     asked = [name_generator(), str(job.images), options.to_json(), options.policies_to_json()]
     bits = max(0, (max(bases[-1] - 1, 0) // job.bucket_images).bit_length())
-    digest = hashlib.sha256(json.dumps([versions, asked, bases, bits]).encode())
+    # Folders beside: one without an image is a class, and moves the labels of others.
+    digest = hashlib.sha256(json.dumps([versions, asked, bases, bits, folders]).encode())
     return {
         "key": digest.hexdigest()[:32],
         "classes": classes,

@@ -1,5 +1,6 @@
 """What all steps of planning as a job share: where files lie, and how the parts are numbered."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any, Final
@@ -68,6 +69,20 @@ def read_found(job: PlanningJob) -> Found:
     values = {field.name: facts[field.name] for field in dataclasses.fields(Found)}
     lists = {name: tuple(values[name]) for name in ("classes", "bases")}
     return Found(**{**values, **lists})
+
+
+def remove_run(job: PlanningJob) -> None:
+    """Removes what a planning has left, but not what others have."""
+    if job.classes.exists():
+        clear(job.folder / read_found(job).key)
+    clear(job.listing)
+    job.folder.remove_empty()
+
+
+def clear(folder: Location) -> None:
+    """Removes a folder, as far as workers of a dead launcher do not write to it at this moment."""
+    with contextlib.suppress(OSError):
+        folder.remove_folder()
 
 
 def locate_steps(job: PlanningJob, found: Found, step: str) -> Iterator[Location]:

@@ -182,8 +182,8 @@ def _walk_folder(
             try:
                 status = item.stat()
                 entries.add(item.path[cut:].lstrip(b"/"), status.st_size)
-                if on_version:
-                    on_version(f"{status.st_mtime_ns}")
+                if on_version:  # a file that is moved here keeps the first of its times
+                    on_version(f"{status.st_mtime_ns} {status.st_ctime_ns}")
             except OSError as error:
                 skipped.append(_describe(item, cut, "unreadable", str(error.strerror)))
     return entries
