@@ -157,7 +157,8 @@ def test_in_a_store_what_is_called_removed_is_gone(server, images, tmp_path, unf
     out = upload_tree(tmp_path / "out", server.path(uuid.uuid4().hex))
     stage = Layout(Layout(out).stage)
     put_object(stage.lock, b"{}")
-    put_object(Layout(out).costs / "train-00000-of-00002.json", b"{}")
+    work = Layout(out).costs if unfinished else Layout(out).planning / "1f"
+    put_object(work / "hash-00000", b"{}")
     claim = Layout(out).work / f"lock.{HEX}"
     put_object(claim, b"{}")
     expected = [

@@ -22,6 +22,7 @@ from converter.progress import Phase
 from converter.sources.folders import list_folder, list_keys
 from converter.storage.files import Layout
 from converter.storage.object_requests import put_object
+from converter.upkeep.verification import verify_dataset
 from pipelines.beam import runners
 from pipelines.beam.planned_parts import PlanParts, _Clock, _count_files, _divide, list_parts
 from pipelines.jobs import planners
@@ -135,6 +136,15 @@ def test_overwriting_plans_on_the_runner_too(image_folder, tmp_path):
     assert read_tree(out) == read_tree(tmp_path / "here")
     done = run_conversion(image_folder, out, other, IN_MEMORY, plan_on="runner")
     assert done.unchanged
+
+
+def test_a_plan_that_is_refused_leaves_nothing(image_folder, tmp_path):
+    out, refused = tmp_path / "out", dataclasses.replace(OPTIONS, num_shards=10_000)
+    for mode in ("new", "overwrite"):
+        with pytest.raises(UsageError, match="num shards 10000"):
+            run_conversion(image_folder, out, refused, IN_MEMORY, plan_on="runner", mode=mode)
+        assert verify_dataset(out) == [] if mode == "overwrite" else not out.exists()
+        run_conversion(image_folder, out, OPTIONS, IN_MEMORY, mode=mode)
 
 
 def test_an_unfinished_conversion_of_something_else_is_given_up_but_not_its_planning(

@@ -263,7 +263,8 @@ def _list_leftovers(layout: Layout[Location]) -> Iterator[Leftover]:
     if not layout.manifest.is_file():
         return
     # Even without a plan: a worker left behind may have written after the end.
-    if any(path.exists() for path in (layout.plan, layout.receipts, layout.costs)):
+    left = (layout.plan, layout.receipts, layout.costs, layout.planning)
+    if any(path.exists() for path in left):
         yield Leftover(layout.work, "the plan and the receipts of a finished conversion")
     if layout.repair.exists():
         yield Leftover(layout.repair, "a repair that was not finished")

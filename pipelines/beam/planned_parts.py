@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import StandardOptions
 from apache_beam.pvalue import PBegin, PCollection
 
 from converter import progress
-from converter.planning.planning_job import PlanningJob
+from converter.planning.planning_job import PlanningJob, read_found
 from converter.planning.planning_steps import STEPS, begin_step
 from converter.storage.files import hash_bytes
 from pipelines.beam import runners
@@ -94,10 +94,10 @@ class _Clock:
 def _count_files(job: PlanningJob, phase: progress.Phase, clock: _Clock) -> None:
     if time.monotonic() < clock.next:
         return
-    folders = [job.folder / name for name in job.folder.list_names()]
-    names = [name for folder in folders for name in folder.list_names()]
-    if phase.total is None and job.classes.name in names:
-        phase.total = sum(step.count(job) for step in STEPS)
+    names = job.listing.list_names()
+    if job.classes.name in names:
+        names += (job.folder / read_found(job).key).list_names()
+        phase.total = phase.total or sum(step.count(job) for step in STEPS)
     done = Counter(name.partition("-")[0] for name in names if "-" in name)
     phase.done = done.total()
     phase.note = next((step.doing for step in reversed(STEPS) if done[step.file]), phase.note)

@@ -23,6 +23,7 @@ from converter.format.manifest import Manifest, read_manifest
 from converter.inventory import Inventory, Note
 from converter.options import ConvertOptions
 from converter.planning.plan import Draft, Plan, write_plan
+from converter.planning.planning_job import clear
 from converter.sources.joined import Images
 from converter.sources.scan import scan_images
 from converter.storage.files import Layout
@@ -207,7 +208,7 @@ def _plan(
         for request in left
     }
     if planner is not None:
-        Layout(requests[0].out).planning.remove_folder()
+        clear(Layout(requests[0].out).planning)
     done = {
         out: Conversion(manifest=manifest, kept=len(manifest.shards), unchanged=True)
         for out, manifest in finished.items()

@@ -11,7 +11,7 @@ from converter.inventory import Inventory
 from converter.options import ConvertOptions
 from converter.planning.key_ranges import Cut, cut_images, make_ranges
 from converter.planning.listing_parts import list_top
-from converter.planning.planning_job import PlanningJob
+from converter.planning.planning_job import PlanningJob, remove_run
 from converter.planning.staged_drafts import check_splits, read_draft
 from converter.sources.image_choice import choose_part
 from converter.storage.files import Layout
@@ -73,18 +73,23 @@ def _propose(
     register_formats(request.options.formats)  # a missing extra shows here, not in every worker
     _check_condition(request.options)
     job = make_job(request.images, request.out, request.options, cut)
-    run_planning(job, beam, request.run.workers)
-    draft = read_draft(job)
-    check_scan(draft.inventory, request.options)
-    check_splits(draft)
-    proposal = cut_shards(draft, request.images, request.options, always_sample=False, room=room)
+    try:
+        run_planning(job, beam, request.run.workers)
+        draft = read_draft(job)
+        check_scan(draft.inventory, request.options)
+        check_splits(draft)
+        options = request.options
+        proposal = cut_shards(draft, request.images, options, always_sample=False, room=room)
+    except UsageError:
+        remove_run(job)  # of no use to other options or images, and no part of a data set there
+        raise
     return {request.out: proposal}
 
 
 def make_job(images: Location, out: Location, options: ConvertOptions, cut: Cut) -> PlanningJob:
     """Begins a planning in the work folder of an output, whose lock has to be held."""
     layout = Layout(out)
-    layout.make_work_folders()
+    layout.scratch.make_folder()
     job = PlanningJob(
         images=images,
         folder=layout.planning,
