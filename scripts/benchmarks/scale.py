@@ -4,6 +4,7 @@
     table      the same for a CSV with a label and a caption for each image
     archive    a whole conversion of ten million images, which lie in one tar
     convert    launcher and workers, for few images and for many
+    shards     launcher and workers, for as many shards as a split may have
     bucket     planning on the runner: ten million images in a prefix of a store, with no folders
     read       the same, where all of a million have to be read, as they could be duplicates
     update     the launcher, when one image in a thousand has changed
@@ -27,7 +28,7 @@ from benchmarks.pixel_bucket import run_bucket
 
 SIZE = ("--image-size=8", "--encoding=png")
 
-SECTIONS = ("plan", "table", "convert", "archive", "bucket", "read", "update")
+SECTIONS = ("plan", "table", "convert", "archive", "shards", "bucket", "read", "update")
 
 COUNTS = [1_000, 10_000, 100_000, 1_000_000]
 FITTED_FROM = 10_000
@@ -46,6 +47,9 @@ MAX_POWER = 1.1
 
 GROWTH_MB = 25
 """What noise and the entries of a larger shard may add to a worker."""
+
+SHARDS_MB = 250
+"""What a hundred thousand shards may add to the launcher."""
 
 BUCKET_MB = 250
 """What a worker may take for 100,000 images of a part or a bucket, beside those of few images."""
@@ -77,6 +81,7 @@ def main() -> int:
     parser = make_parser(__doc__, SECTIONS)
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--archive-counts", type=int, nargs="+", default=ARCHIVE_COUNTS)
+    parser.add_argument("--shards", type=int, default=99_999)
     parser.add_argument("--bucket-counts", type=int, nargs=2, default=[1_000_000, 10_000_000])
     parser.add_argument("--read-counts", type=int, nargs=2, default=[100_000, 1_000_000])
     parser.add_argument("--update-count", type=int, default=100_000)
@@ -87,6 +92,7 @@ def main() -> int:
         "table": lambda: measure_table(arguments.work, max(arguments.counts)),
         "convert": lambda: measure_convert(arguments.work, arguments.counts),
         "archive": lambda: measure_archive(arguments.work, arguments.archive_counts),
+        "shards": lambda: measure_shards(arguments.work, arguments.shards),
         "bucket": lambda: measure_bucket(arguments.work, arguments.bucket_counts),
         "read": lambda: measure_read(arguments.work, arguments.read_counts),
         "update": lambda: measure_update(arguments.work, arguments.update_count),
@@ -168,6 +174,22 @@ def report_growth(counts: list[int], runs: list[Run]) -> Iterator[bool]:
     report("wall time, to the", f"{wall:.2f}")
     slope, base = np.polyfit(images, [run.launcher_mb for _, run in fitted], 1)
     report("the launcher's memory", f"{base:.0f} MB + {slope * 1e6:,.0f} bytes an image")
+
+
+def measure_shards(work: Path, shards: int) -> Iterator[bool]:
+    images, out = write_pixels(work, shards + 1), work / "converted"
+    runs = [convert(images, out, *SIZE, f"--num-shards={count}") for count in (16, shards)]
+    for count, run in zip((16, shards), runs, strict=True):
+        report(f"{count:,} shards of {shards + 1:,} images", f"{run.seconds:.1f} s")
+        report("  launcher, largest worker", f"{run.launcher_mb:.0f} MB, {run.worker_mb:.0f} MB")
+    few, many = runs
+    report("CPU for a shard", f"{(many.cpu_seconds - few.cpu_seconds) / shards * 1e3:.1f} ms")
+    growth = many.launcher_mb - few.launcher_mb
+    yield report("the launcher's growth", f"{growth:+.0f} MB", f"at most {SHARDS_MB:+} MB",
+                 ok=growth <= SHARDS_MB)  # fmt: skip
+    growth = many.worker_mb - few.worker_mb
+    yield report("a worker's growth", f"{growth:+.0f} MB", f"at most {GROWTH_MB} MB",
+                 ok=growth <= GROWTH_MB)  # fmt: skip
 
 
 def measure_bucket(work: Path, counts: Sequence[int]) -> Iterator[bool]:
