@@ -23,17 +23,18 @@ class Bucket:
         self.keys = sorted(keys, key=to_bytes)
         self.ordered = [*map(to_bytes, self.keys)]
         self.find = bisect.bisect_left if inclusive else bisect.bisect_right
-        self.asked = 0
+        self.asked = self.listed = 0
 
-    def probe(self, prefix, after):
+    def probe(self, prefix, after, most):
         self.asked += 1
+        self.listed += most
         begin = max(
             self.find(self.ordered, to_bytes(after)),
             bisect.bisect_left(self.ordered, to_bytes(prefix)),
         )
-        page = self.keys[begin : begin + PAGE + 1]
+        page = self.keys[begin : begin + most + 1]
         found = [key for key in page if key.startswith(prefix)]
-        return found[:PAGE], len(found) > PAGE
+        return found[:most], len(found) > most
 
 
 def count_keys(bucket, ranges):
@@ -47,6 +48,7 @@ def test_a_folder_without_folders_is_divided_by_few_requests(inclusive):
     cut = cut_prefix(bucket.probe)
     assert 100_000 <= cut.known <= 300_000
     assert bucket.asked < 700
+    assert bucket.listed < 400_000
     counts = count_keys(bucket, make_ranges(cut.bounds))
     assert sum(counts) == 300_000
     assert max(counts) <= 10_000
@@ -77,7 +79,7 @@ def test_few_keys_are_one_range_after_one_request():
 
 def test_a_store_that_ignores_where_to_begin_is_one_range_and_no_endless_loop():
     keys = [f"{n:04d}" for n in range(PAGE)]
-    cut = cut_prefix(lambda _prefix, _after: (keys, True))
+    cut = cut_prefix(lambda _prefix, _after, _most: (keys, True))
     assert cut.known >= PAGE
     assert len(cut.bounds) < 20
 

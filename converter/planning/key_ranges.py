@@ -2,10 +2,12 @@
 
 On a disk, ranges end at the folders in the root, or if they are few, also at those in them. In a
 store, they end at prefixes of keys, which are found letter by letter, wherever there are slashes:
-each request asks for the first keys behind those that are known, so a few hundred of them divide
-ten million keys of one folder.
+each request asks for the first keys behind those that are known. A hundred or two of whole pages
+tell that there are many keys, as many as a store may bill as such; then a thousand of two keys each
+divide them once more.
 """
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -19,14 +21,18 @@ from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import probe_keys
 
-Probe: TypeAlias = Callable[[str, str], tuple[list[str], bool]]
-"""The next keys with a prefix from about a key on, in order, and whether more follow."""
+Probe: TypeAlias = Callable[[str, str, int], tuple[list[str], bool]]
+"""Some of the keys with a prefix from about a key on, in order, and whether more follow."""
 
 RANGES: Final = 256
 """No more ranges than that: each step opens one file for each of them."""
 
-_FULL: Final = 128  # prefixes of a store with more than a page of keys: enough to divide the work
+# Prefixes of a store with more than a page of keys: enough to know that there are many. A page is
+# 30 ms of CPU, as S3 sends it.
+_FULL: Final = 100
 _PAGE_KEYS: Final = 1_000
+# Tells letters apart as well, in a millisecond. Of one key, Google's store repeats the last one.
+_FEW_KEYS: Final = 2
 _THREADS: Final = 16
 _LAST_LETTER: Final = 0x10FFFF
 _SURROGATES: Final = range(0xD800, 0xE000)  # which no key has
@@ -44,7 +50,7 @@ def cut_images(images: Location) -> Cut:
     if not images.is_remote:
         return _cut_folder(check_folder(images))
     address = parse_address(str(images))
-    return cut_prefix(lambda prefix, after: probe_keys(address, prefix, after))
+    return cut_prefix(functools.partial(probe_keys, address))
 
 
 def make_ranges(bounds: Sequence[str], most: int = RANGES) -> list[Keys]:
@@ -78,10 +84,13 @@ def cut_prefix(probe: Probe, full: int = _FULL) -> Cut:
     bounds: set[str] = set()
     with ThreadPoolExecutor(_THREADS) as pool:
         while known and len(known) < full:
-            found = [*pool.map(lambda prefix: _divide(prefix, probe), known)]
+            found = [*pool.map(lambda prefix: _divide(prefix, probe, _PAGE_KEYS), known)]
             bounds.update(itertools.chain.from_iterable(each.bounds for each in found))
             whole += sum(each.whole for each in found)
             known = [prefix for each in found for prefix in each.full]
+        if len(known) < RANGES:
+            found = [*pool.map(lambda prefix: _divide(prefix, probe, _FEW_KEYS), known)]
+            bounds.update(itertools.chain.from_iterable(each.bounds for each in found))
     return Cut(sorted(bounds, key=to_bytes), whole + _PAGE_KEYS * len(known))
 
 
@@ -91,13 +100,13 @@ class _Divided(NamedTuple):
     whole: int  # keys that were seen beside those
 
 
-def _divide(prefix: str, probe: Probe) -> _Divided:
+def _divide(prefix: str, probe: Probe, most: int) -> _Divided:
     bounds: list[str] = []
     full: list[str] = []
     before: list[str] = []  # the last page of several letters
     whole, after, more = 0, "", True
     while more:
-        keys, more = probe(prefix, after)
+        keys, more = probe(prefix, after, most)
         keys = [key for key in keys if not after or to_bytes(key) > to_bytes(after)]
         if not keys or not more:
             whole += len(keys)

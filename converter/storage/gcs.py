@@ -51,11 +51,18 @@ class GcsStore:
         return Stat(int(item["size"]), str(item["generation"]), attempt)
 
     async def list(
-        self, bucket: str, prefix: str, *, nested: bool, token: str | None, after: str = ""
+        self,
+        bucket: str,
+        prefix: str,
+        *,
+        nested: bool,
+        token: str | None,
+        after: str = "",
+        most: int | None = None,
     ) -> Page:
         query = {
             "prefix": prefix,
-            "maxResults": str(stores.PAGE_OBJECTS),
+            "maxResults": str(most or stores.PAGE_OBJECTS),
             "fields": "items(name,size,md5Hash,generation),prefixes,nextPageToken",
             "delimiter": None if nested else "/",
             "pageToken": token,

@@ -196,14 +196,14 @@ def list_versions(
                 yield name, size
 
 
-def probe_keys(folder: ObjectPath, prefix: str, after: str) -> tuple[list[str], bool]:
+def probe_keys(folder: ObjectPath, prefix: str, after: str, most: int) -> tuple[list[str], bool]:
     """The next keys below a folder that begin with `prefix`, from about `after` on.
 
-    Returns the rests of up to 1,000 keys in order, and whether more of them follow.
+    Returns the rests of up to `most` keys in order, 1,000 at most, and whether more of them follow.
     """
     skipped = len(folder.prefix)
     begin = folder.prefix + after if after else ""
-    page = wait(_start_page(folder, folder.prefix + prefix, nested=True, after=begin))
+    page = wait(_start_page(folder, folder.prefix + prefix, nested=True, after=begin, most=most))
     return [key[skipped:] for key in page.objects], page.token is not None
 
 
@@ -258,11 +258,11 @@ def _list_pages(
 
 
 def _start_page(
-    folder: ObjectPath, prefix: str, *, nested: bool, token: str | None = None, after: str = ""
+    folder: ObjectPath, prefix: str, *, nested: bool, token: str | None = None, **more: Any
 ) -> concurrent.futures.Future[Page]:
     return start(
         dataclasses.replace(folder, key=prefix),
-        lambda store: store.list(folder.bucket, prefix, nested=nested, token=token, after=after),
+        lambda store: store.list(folder.bucket, prefix, nested=nested, token=token, **more),
     )
 
 

@@ -108,7 +108,14 @@ class S3Store:
         return Stat(answer["ContentLength"], answer["ETag"], answer["Metadata"].get("attempt"))
 
     async def list(
-        self, bucket: str, prefix: str, *, nested: bool, token: str | None, after: str = ""
+        self,
+        bucket: str,
+        prefix: str,
+        *,
+        nested: bool,
+        token: str | None,
+        after: str = "",
+        most: int | None = None,
     ) -> Page:
         wanted = {"ContinuationToken": token, "Delimiter": None if nested else "/"}
         if token is None:
@@ -117,7 +124,7 @@ class S3Store:
             answer = await client.list_objects_v2(
                 Bucket=bucket,
                 Prefix=prefix,
-                MaxKeys=stores.PAGE_OBJECTS,
+                MaxKeys=most or stores.PAGE_OBJECTS,
                 **stores.drop_empty(wanted),
             )
         objects = answer.get("Contents", ())

@@ -98,9 +98,19 @@ class Store(Protocol):
     async def stat(self, bucket: str, key: str) -> Stat: ...
 
     async def list(
-        self, bucket: str, prefix: str, *, nested: bool, token: str | None, after: str = ""
+        self,
+        bucket: str,
+        prefix: str,
+        *,
+        nested: bool,
+        token: str | None,
+        after: str = "",
+        most: int | None = None,
     ) -> Page:
-        """Lists a page of the keys that begin with `prefix`, from about `after` on."""
+        """Lists a page of the keys that begin with `prefix`, from about `after` on.
+
+        A page has `PAGE_OBJECTS` keys at most, or `most`.
+        """
 
     async def put(self, bucket: str, key: str, data: Body, attempt: str | None = None) -> str:
         """Writes an object; with `attempt`, only if there is none, and marks it as ours.
