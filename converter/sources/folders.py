@@ -164,66 +164,59 @@ def _walk_folder(
     keys: Keys = ALL_KEYS,
     on_version: OnVersion | None = None,
 ) -> Entries:
-    entries, cut = Entries(), len(os.fsencode(root))
+    entries, top = Entries(), os.fsencode(root) + b"/"
     # A stack of its own: folders may lie deeper in each other than Python's calls may.
-    pending = [_list_ordered(os.fsencode(root), cut, skipped, keys)]
+    pending = [_list_ordered(root, b"", skipped, keys)]
     while pending:
-        item = next(pending[-1], None)
-        if item is None:
+        path, code = next(pending[-1], (b"", ""))
+        if not path:
             pending.pop()
-        elif code := _find_skip_rule(item, root):
+        elif code:
             # Of a folder, the paths in it may be wanted, but not its own.
-            if keys is ALL_KEYS or keys.holds(_spell_key(item, cut)):
-                skipped.append(_describe(item, cut, code))
-        elif item.is_dir(follow_symlinks=False):
-            pending.append(_list_ordered(item.path, cut, skipped, keys))
+            if keys.holds(path):
+                skipped.append(leave_out(from_bytes(path), code))
+        elif path.endswith(b"/"):
+            pending.append(_list_ordered(root, path, skipped, keys))
         else:
             progress.advance()
             try:
-                status = item.stat()
-                entries.add(item.path[cut:].lstrip(b"/"), status.st_size)
+                status = os.stat(top + path)  # noqa: PTH116 (`Path` takes no bytes)
+                entries.add(path, status.st_size)
                 if on_version:  # a file that is moved here keeps the first of its times
                     on_version(f"{status.st_mtime_ns} {status.st_ctime_ns}")
             except OSError as error:
-                skipped.append(_describe(item, cut, "unreadable", str(error.strerror)))
+                skipped.append(leave_out(from_bytes(path), "unreadable", str(error.strerror)))
     return entries
 
 
-# Names are bytes here, which are the same in every locale and need not be decoded.
+# Paths are bytes here, which are the same in every locale and need not be decoded.
 def _list_ordered(
-    folder: bytes, cut: int, skipped: list[Skipped], keys: Keys
-) -> Iterator[os.DirEntry[bytes]]:
+    root: Path, folder: bytes, skipped: list[Skipped], keys: Keys
+) -> Iterator[tuple[bytes, str]]:
+    """The paths in a folder, in order, each with the code of the rule that skips it, if any does.
+
+    Those of folders end in a slash.
+    """
+    # Names alone: of a million files they take 150 MB less than what `scandir` gives.
+    names: list[bytes] = []
+    codes: dict[bytes, str] = {}
     try:
-        with os.scandir(folder) as items:
-            wanted = (item for item in items if keys is ALL_KEYS or _is_wanted(item, cut, keys))
-            return _pop_all(sorted(wanted, key=_order, reverse=True))
+        with os.scandir(os.fsencode(root) + b"/" + folder[:-1]) as items:
+            for item in items:
+                # As paths are ordered: those in `a-b/` come before those in `a/`.
+                is_folder = item.is_dir(follow_symlinks=False)
+                name = item.name + b"/" if is_folder else item.name
+                if (keys.meets if is_folder else keys.holds)(folder + name):
+                    names.append(name)
+                    if code := _find_skip_rule(item, root):
+                        codes[name] = code
     except OSError as error:
-        path = folder[cut:].lstrip(b"/") + b"/"
+        path = folder or b"/"
         if keys.holds(path):
             skipped.append(leave_out(from_bytes(path), "unreadable", str(error.strerror)))
         return iter(())
-
-
-def _pop_all(items: list[os.DirEntry[bytes]]) -> Iterator[os.DirEntry[bytes]]:
-    """The items from the last to the first, each forgotten once it is used."""
-    # An item keeps what the system says of its file: a million of one folder took 900 MB.
-    while items:
-        yield items.pop()
-
-
-def _is_wanted(item: os.DirEntry[bytes], cut: int, keys: Keys) -> bool:
-    key = _spell_key(item, cut)
-    return keys.meets(key) if key.endswith(b"/") else keys.holds(key)
-
-
-def _spell_key(item: os.DirEntry[bytes], cut: int) -> bytes:
-    slash = b"/" if item.is_dir(follow_symlinks=False) else b""
-    return item.path[cut:].lstrip(b"/") + slash
-
-
-def _order(item: os.DirEntry[bytes]) -> bytes:
-    # As paths are ordered: those in `a-b/` come before those in `a/`.
-    return item.name + b"/" if item.is_dir(follow_symlinks=False) else item.name
+    names.sort()
+    return ((folder + name, codes.get(name, "")) for name in names)
 
 
 def _find_skip_rule(item: os.DirEntry[bytes], root: Path) -> str:
@@ -238,11 +231,6 @@ def _find_skip_rule(item: os.DirEntry[bytes], root: Path) -> str:
     elif not item.is_file():
         return "skipped_special"
     return "" if has_image_suffix(name) else "skipped_extension"
-
-
-def _describe(item: os.DirEntry[bytes], cut: int, code: str, detail: str = "") -> Skipped:
-    slash = "/" if item.is_dir(follow_symlinks=False) else ""
-    return leave_out(from_bytes(item.path[cut:]).lstrip("/") + slash, code, detail)
 
 
 def _list_prefix(root: Location, skipped: list[Skipped]) -> tuple[Entries, dict[str, set[str]]]:
