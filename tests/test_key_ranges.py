@@ -124,6 +124,13 @@ def test_folders_of_a_disk_give_bounds_and_their_ranges_all_files(tmp_path):
         assert len(versions) == len(entries)
 
 
+def test_folders_are_divided_by_those_in_them_until_there_are_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr("converter.planning.key_ranges.RANGES", 12)
+    for name in ("data/a/1/deep", "data/b/2"):
+        (tmp_path / name).mkdir(parents=True)
+    assert cut_images(tmp_path).bounds == ["data/", "data/a/", "data/b/"]
+
+
 def test_many_folders_are_no_more_ranges_than_files_may_be_open():
     bounds = [f"{n:05d}/" for n in range(20_000)]
     assert 128 < len(make_ranges(bounds)) <= RANGES

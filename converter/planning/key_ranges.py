@@ -1,22 +1,21 @@
 """Cuts IMAGES into ranges of paths that are listed side by side, by a look at the top alone.
 
-On a disk, ranges end at the folders in the root, or if they are few, also at those in them. In a
-store, they end at prefixes of keys, which are found letter by letter, wherever there are slashes:
-each request asks for the first keys behind those that are known. A hundred or two of whole pages
-tell that there are many keys, as many as a store may bill as such; then a thousand of two keys each
-divide them once more.
+On a disk, ranges end at folders: those in the root and, as long as these are few, those in them.
+In a store, they end at prefixes of keys, which are found letter by letter, wherever there are
+slashes: each request asks for the first keys behind those that are known. A hundred or two of whole
+pages tell that there are many keys, as many as a store may bill as such; then a thousand of two
+keys each divide them once more.
 """
 
 import functools
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from converter.names import from_bytes, to_bytes
-from converter.sources.folders import Keys, check_folder, is_clutter
+from converter.names import to_bytes, to_system
+from converter.sources.folders import Keys, check_folder, find_subfolders
 from converter.storage.locate import parse_address
 from converter.storage.location import Location
 from converter.storage.object_requests import probe_keys
@@ -61,21 +60,16 @@ def make_ranges(bounds: Sequence[str], most: int = RANGES) -> list[Keys]:
 
 
 def _cut_folder(root: Path) -> Cut:
-    folders = _list_folders(root, b"")
-    if len(folders) < RANGES // 4:
-        inner = itertools.chain.from_iterable(_list_folders(root, folder) for folder in folders)
-        folders += inner
-    return Cut([from_bytes(folder) for folder in sorted(folders)], 0)
-
-
-def _list_folders(root: Path, folder: bytes) -> list[bytes]:
-    """The folders in one, each with a slash behind it."""
-    try:
-        with os.scandir(os.fsencode(root) + b"/" + folder) as items:
-            names = [item.name for item in items if item.is_dir(follow_symlinks=False)]
-    except OSError:  # reported by what lists it
-        return []
-    return [folder + name + b"/" for name in names if not is_clutter(from_bytes(name))]
+    bounds: list[str] = []
+    level = [""]
+    while level and len(bounds) < RANGES // 4:
+        level = [
+            f"{folder}{name}/"
+            for folder in level
+            for name in find_subfolders(root / to_system(folder))
+        ]
+        bounds += level
+    return Cut(sorted(bounds, key=to_bytes), 0)
 
 
 def cut_prefix(probe: Probe, full: int = _FULL) -> Cut:
