@@ -18,17 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from converter.entry_columns import Column, Integers, Numbers, Places, Texts, Words, take_numbers
-from converter.inventory import NO_LABEL, SPLITS, Entry
+from converter.inventory import NO_LABEL, NO_MASK, SPLITS, Entry
 from converter.names import to_bytes
 
 _SPLITS: Final = (*SPLITS, "")  # so that the number -1 is that of no split
 SPLIT_NUMBERS: Final = {split: number for number, split in enumerate(SPLITS)} | {"": -1}
 _RUN: Final = 1 << 16  # images that are sorted at once
-_NO_MASK: Final = Entry("", NO_LABEL, 0)
 
 # Fields that few sources fill: the names of `Entry`, from its fifth field on.
 _MORE: Final = Entry._fields[4:]
-_NOTHING: Final = tuple(Entry._field_defaults[name] for name in _MORE)
+_NOTHING: Final = NO_MASK[4:]
 
 
 class _Masks:
@@ -42,7 +41,7 @@ class _Masks:
         return mask if mask.path else None
 
     def append(self, mask: Entry | None) -> None:
-        self._entries.append(mask or _NO_MASK)
+        self._entries.append(mask or NO_MASK)
 
     def take(self, places: Places) -> "_Masks":
         taken = _Masks()
@@ -219,7 +218,7 @@ class Entries(Listing):
         if isinstance(place, slice):
             return [self[each] for each in range(*place.indices(len(self)))]
         if place < 0:
-            place += len(self)
+            place = range(len(self))[place]
         label, size = self._labels[place], self._sizes[place]  # an IndexError behind the last one
         entry = Entry(self.paths[place], label, size, _SPLITS[self._splits[place]])
         if not self._more:

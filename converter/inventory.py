@@ -146,6 +146,10 @@ class Entry(NamedTuple):
     span: int = 0  # bytes from `place` on that hold it with all around it; 0 if unknown
 
 
+NO_MASK: Final = Entry("", NO_LABEL, 0)
+"""In the place of the mask of an image that has none."""
+
+
 def encode_values(values: Sequence[Any]) -> str:
     """The values of an entry, in the order of their columns, as it holds them."""
     return _ENCODER.encode(values)

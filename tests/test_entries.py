@@ -85,9 +85,10 @@ def test_labels_are_counted_by_class():
     assert entries.count_labels(4) == [1, 0, 2, 0]
 
 
-def test_there_is_nothing_behind_the_last_one():
+@pytest.mark.parametrize("place", [2, -3])
+def test_there_is_nothing_behind_the_last_one_nor_before_the_first(place):
     with pytest.raises(IndexError):
-        Entries([Entry("a", 0, 1)])[1]
+        Entries([Entry("a", 0, 1), Entry("b", 0, 1)])[place]
 
 
 def test_they_equal_no_other_entries():

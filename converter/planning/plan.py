@@ -23,7 +23,7 @@ from converter import progress
 from converter.errors import DatasetError, UsageError
 from converter.format.schema import Column
 from converter.images.conversion import name_generator
-from converter.inventory import NO_LABEL, Entry, Inventory, Skipped
+from converter.inventory import NO_LABEL, NO_MASK, Entry, Inventory, Skipped
 from converter.names import find_file, fit_message
 from converter.options import ConvertOptions
 from converter.sources.containers import are_read_in_order
@@ -31,9 +31,7 @@ from converter.storage.files import HashedFile, Layout, hash_bytes, name_shard, 
 from converter.storage.locate import locate
 from converter.storage.location import Location
 
-_NO_MASK: Final = Entry("", NO_LABEL, 0)
-
-_PLAIN: Final = _NO_MASK[4:]  # what an entry has from its group on, if that is nothing
+_PLAIN: Final = NO_MASK[4:]  # what an entry has from its group on, if that is nothing
 _CHUNK: Final = 1_000  # entries that are written at once
 
 # What an entry's line leaves out at its end: its place and values, six fields of its mask, and its
@@ -334,7 +332,7 @@ def dump_entry(entry: Entry, texts: Mapping[int, str]) -> bytes:
     line = f"[{json.dumps(entry.path)},{entry.label},{texts[entry.label]},{entry.size_bytes}"
     if entry[4:] == _PLAIN:
         return f"{line}]\n".encode("ascii")
-    mask = entry.mask or _NO_MASK
+    mask = entry.mask or NO_MASK
     more = [
         entry.place, entry.values, mask.path, mask.size_bytes, mask.place,
         mask.file, mask.part, mask.span, entry.file, entry.part, entry.span,
