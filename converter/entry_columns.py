@@ -62,9 +62,10 @@ class Texts:
         self.data += text
         self._ends.append(len(self.data))
 
-    def read(self, place: int) -> bytes:
-        """The bytes of a text."""
-        return bytes(self.data[self._ends[place] : self._ends[place + 1]])
+    def read(self, place: int, stop: int | None = None) -> bytes:
+        """The bytes of a text, or of all up to `stop`."""
+        end = self._ends[place + 1 if stop is None else stop]
+        return bytes(self.data[self._ends[place] : end])
 
     def iterate(self) -> Iterator[bytes]:
         """The bytes of all texts."""
@@ -73,9 +74,11 @@ class Texts:
                 yield bytes(data[begin:end])
 
     def take(self, places: Places) -> "Texts":
-        taken = Texts()
+        taken, ends = Texts(), self._ends
+        data, taken_ends = taken.data, taken._ends
         for place in places.data:
-            taken.append_bytes(self.read(place))
+            data += self.data[ends[place] : ends[place + 1]]
+            taken_ends.append(len(data))
         return taken
 
 

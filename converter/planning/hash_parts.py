@@ -10,24 +10,21 @@ import concurrent.futures
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from converter.entries import Entries
 from converter.entry_columns import Places, Texts, deal, find_repeated
-from converter.inventory import MAX_NAMES, NO_LABEL, Note
-from converter.names import from_bytes
+from converter.inventory import MAX_NAMES, Note
+from converter.planning.listing_parts import read_part
 from converter.planning.part_files import (
     Records,
-    join_buckets,
     pack_buckets,
-    read_buckets,
-    read_facts,
+    read_bucket,
     read_pieces,
     to_numbers,
-    unpack_entries,
     write_part,
 )
 from converter.planning.planning_job import (
@@ -35,7 +32,6 @@ from converter.planning.planning_job import (
     PlanningJob,
     locate_step,
     locate_steps,
-    name_part,
     read_found,
 )
 from converter.planning.splits import draw_all, draw_together, number_sets, open_given, spread
@@ -64,46 +60,27 @@ CHANGED: Final = np.dtype([
 """What changes for an image in a set. Its text is the path of the one that is kept, if any is."""
 
 
-class Part(NamedTuple):
-    """The images of a part that are wanted, with labels, and what is not converted."""
-
-    entries: Entries
-    skipped: bytes
-    first: int  # the number of the first image among those of all parts
-
-
-def read_part(job: PlanningJob, found: Found, number: int) -> Part:
-    """Reads what `label_part` left, with the labels that are known since."""
-    path = job.listing / name_part("label", number)
-    (pieces,) = read_pieces([path], 0, 6)
-    (facts,) = read_facts([path])
-    entries = unpack_entries(pieces[1:])
-    # One more at the end, for the number -1.
-    labels = np.array([*(found.labels[name] for name in facts["names"]), NO_LABEL], np.int32)
-    entries.assign(labels[entries.labels], entries.splits)
-    return Part(entries, pieces[0], found.bases[number])
-
-
 def hash_part(job: PlanningJob, number: int) -> None:
     """Hashes the images of a part, and deals the hashes out to buckets."""
     found = read_found(job)
-    if found.error or (path := locate_step(job, found, "hash", number)).exists():
+    path = locate_step(job, found, "hash", number)
+    if path.exists():
         return
     entries, _, first = read_part(job, found, number)
+    pieces = [*_pack_hashes(job, found, entries, first), *_pack_names(found, entries, first)]
+    write_part(path, job.scratch, {}, pieces)
+
+
+def _pack_hashes(job: PlanningJob, found: Found, entries: Entries, first: int) -> list[bytes]:
     alike, hashes = _hash_alike(job, entries)
-    records = np.zeros(len(alike), _HASHED)
-    draws, ranks = draw_all(entries, job.options)
-    records["hash"], records["place"] = hashes, alike + first
-    columns: dict[str, npt.NDArray[Any]] = {
-        "size": entries.sizes, "draw": draws, "rank": ranks, "label": entries.labels,
-        "split": entries.splits,
+    some = entries.take(alike)
+    draws, ranks = draw_all(some, job.options)
+    columns = {
+        "hash": hashes, "place": alike + first, "size": some.sizes, "draw": draws, "rank": ranks,
+        "label": some.labels, "split": some.splits,
     }  # fmt: skip
-    for name, values in columns.items():
-        records[name] = values[alike]
-    paths = [entries.paths.read(place) for place in alike.tolist()]
     buckets = deal(hashes[:, 0], found.bits)
-    pieces = pack_buckets(buckets, found.buckets, records, paths)
-    write_part(path, job.scratch, {}, [*pieces, *_pack_names(entries, first, found)])
+    return pack_buckets(buckets, found.buckets, _HASHED, columns, some.paths)
 
 
 def _hash_alike(job: PlanningJob, entries: Entries) -> tuple[Places, npt.NDArray[np.uint64]]:
@@ -118,26 +95,27 @@ def _hash_alike(job: PlanningJob, entries: Entries) -> tuple[Places, npt.NDArray
     return alike[is_read], hashes[is_read]
 
 
-def _pack_names(entries: Entries, first: int, found: Found) -> list[bytes]:
-    records = np.zeros(len(entries), _NAMED)
-    paths = [*entries.paths.iterate()]
-    digests = (hashlib.blake2b(fold_path(path), digest_size=8).digest() for path in paths)
-    records["hash"] = np.frombuffer(b"".join(digests), "<u8")
-    records["place"] = np.arange(first, first + len(entries))
-    return pack_buckets(deal(records["hash"], found.bits), found.buckets, records, paths)
+def _pack_names(found: Found, entries: Entries, first: int) -> list[bytes]:
+    hashes = np.fromiter(map(_hash_folded, entries.paths.iterate()), np.uint64, len(entries))
+    columns = {"hash": hashes, "place": np.arange(first, first + len(entries))}
+    return pack_buckets(deal(hashes, found.bits), found.buckets, _NAMED, columns, entries.paths)
+
+
+def _hash_folded(path: bytes) -> int:
+    # Not by `hash`, which differs between processes.
+    return int.from_bytes(hashlib.blake2b(fold_path(path), digest_size=8).digest(), "little")
 
 
 def group_bucket(job: PlanningJob, number: int) -> None:
     """Finds the sets of images with the same content in a bucket, and the paths that look alike."""
     found = read_found(job)
-    if number >= found.buckets or (path := locate_step(job, found, "group", number)).exists():
+    path = locate_step(job, found, "group", number)
+    if path.exists():
         return
     hashed = [*locate_steps(job, found, "hash")]
-    named = join_buckets(read_buckets(hashed, number, _NAMED, before=2 * found.buckets), _NAMED)
-    twins = _find_twins(*named)
-    del named
-    records, paths = join_buckets(read_buckets(hashed, number, _HASHED), _HASHED)
-    entries = _join_entries(records, paths)
+    twins = _find_twins(*read_bucket(hashed, number, _NAMED, before=2 * found.buckets))
+    records, paths = read_bucket(hashed, number, _HASHED)
+    entries = Entries.of_columns(paths, records["size"], records["label"], records["split"])
     sets = find_sets(records["hash"], np.arange(len(entries), dtype=np.uint32), entries.sizes)
     with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
         sets = confirm_sets(sets, entries, job.images, pool)
@@ -149,40 +127,33 @@ def group_bucket(job: PlanningJob, number: int) -> None:
     }
     changed, kept = _find_changes(job, entries, sets, records)
     parts = np.searchsorted(np.array(found.bases[1:]), changed["place"], side="right")
-    write_part(path, job.scratch, facts, pack_buckets(parts, job.parts, changed, kept))
+    write_part(path, job.scratch, facts, pack_buckets(parts, job.parts, CHANGED, changed, kept))
 
 
-def _join_entries(records: Records, paths: Sequence[bytes]) -> Entries:
-    texts = Texts()
-    for path in paths:
-        texts.append_bytes(path)
-    return Entries.of_columns(texts, records["size"], records["label"], records["split"])
-
-
-def _find_twins(records: Records, paths: Sequence[bytes]) -> list[tuple[int, list[str]]]:
+def _find_twins(records: Records, paths: Texts) -> list[tuple[int, list[str]]]:
     """Groups of paths that look the same, each with the number of its first image."""
     alike = find_repeated(records["hash"]).tolist()
-    places = {from_bytes(paths[n]): int(records["place"][n]) for n in alike}
+    places = {paths[n]: int(records["place"][n]) for n in alike}
     return [(places[names[0]], names) for names in find_twins(places)]
 
 
 def _find_changes(
     job: PlanningJob, entries: Entries, sets: Sets, records: Records
-) -> tuple[Records, list[bytes]]:
-    """What changes for the images of some sets, and the paths of those that are kept instead."""
+) -> tuple[dict[str, npt.NDArray[Any]], Texts]:
+    """The columns of `CHANGED` for the images of some sets, and its texts."""
     if job.options.dedupe == "drop":
         dropped = choose_dropped(entries, sets)
-        changed = np.zeros(len(dropped), CHANGED)
-        changed["place"] = records["place"][[*dropped]]
-        return changed, [entries.paths.read(place) for place in dropped.values()]
+        kept = entries.paths.take(np.array([*dropped.values()], np.int64))
+        return {"place": records["place"][[*dropped]]}, kept
     members, units = number_sets(sets)
-    given = open_given(records["split"][members], job.options)
-    draws, ranks = records["draw"][members], records["rank"][members]
-    changed = np.zeros(len(members), CHANGED)
-    changed["place"] = records["place"][members]
-    changed["draw"] = draw_together(units, draws, ranks, {}, job.options)
-    changed["given"] = spread(given, units, records["split"][members])
-    return changed, [b""] * len(members)
+    some = records[members]
+    given = open_given(some["split"], job.options)
+    changed = {
+        "place": some["place"],
+        "draw": draw_together(units, some["draw"], some["rank"], {}, job.options),
+        "given": spread(given, units, some["split"]),
+    }
+    return changed, Texts.of_buffer(b"", np.zeros(len(members) + 1, np.int64))
 
 
 def merge_notes(facts: Sequence[Mapping[str, Any]]) -> tuple[list[Note], list[Note]]:

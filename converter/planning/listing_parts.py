@@ -10,7 +10,7 @@ one            merge_labels    labels, shared sizes, the number of buckets
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from converter.planning.part_files import (
     unpack_entries,
     write_part,
 )
-from converter.planning.planning_job import LISTING, PlanningJob, clear, name_part
+from converter.planning.planning_job import LISTING, Found, PlanningJob, clear, name_part
 from converter.sources.duplicates import Sizes, find_shared
 from converter.sources.folder_labels import Labeller, number_names, order_classes
 from converter.sources.folders import (
@@ -46,7 +46,7 @@ from converter.sources.scan import assign_folders, label_images, refuse_empty, r
 from converter.sources.split_names import SPLIT_FOLDERS
 from converter.storage.location import Location
 
-_UNREAD: Final = "unreadable"
+_SIZES: Final = 6  # the piece that `label_part` leaves behind those of files and images
 
 
 def list_top(job: PlanningJob, bounds: Sequence[str]) -> None:
@@ -143,8 +143,8 @@ def label_part(job: PlanningJob, number: int) -> None:
     (shared,) = read_facts([job.listing / "folders"])
     if path.exists() or shared["error"]:
         return
-    (pieces,) = read_pieces([job.listing / name_part("list", number)], 0)
-    found, skipped = unpack_entries(pieces[1:]), load_skipped(pieces[0])
+    found, data = _read_images(job.listing / name_part("list", number))
+    skipped = load_skipped(data)
     folders = {top: {*inner} for top, inner in shared["folders"].items()}
     entries, names, all_names = _label(found, Labeller(folders, job.options), job.options, skipped)
     renames = parse_renames(job.options.class_names) if job.options.class_names else {}
@@ -174,6 +174,12 @@ def label_part(job: PlanningJob, number: int) -> None:
     write_part(path, job.scratch, facts, [*columns, _keep_two(entries.sizes).tobytes()])
 
 
+def _read_images(path: Location) -> tuple[Entries, bytes]:
+    """The images in a file of a listing, and what is skipped, as `load_skipped` takes it."""
+    (pieces,) = read_pieces([path], 0, _SIZES)
+    return unpack_entries(pieces[1:]), pieces[0]
+
+
 def _label(
     found: Entries, labeller: Labeller, options: ConvertOptions, skipped: list[Skipped]
 ) -> tuple[Entries, list[str], list[str]]:
@@ -186,10 +192,36 @@ def _label(
     return label_images(found, assigned, places, skipped), taken, all_names
 
 
+class Part(NamedTuple):
+    """The images of a part that are wanted, with labels, and what is not converted."""
+
+    entries: Entries
+    skipped: bytes  # as `load_skipped` takes it
+    first: int  # the number of the first image among those of all parts
+
+
+def read_part(job: PlanningJob, found: Found, number: int) -> Part:
+    """Reads what `label_part` left, with the labels that are known since."""
+    path = job.listing / name_part("label", number)
+    entries, skipped = _read_images(path)
+    (facts,) = read_facts([path])
+    # One more at the end, for the number -1.
+    labels = np.array([*(found.labels[name] for name in facts["names"]), NO_LABEL], np.int32)
+    entries.assign(labels[entries.labels], entries.splits)
+    return Part(entries, skipped, found.bases[number])
+
+
 def _keep_two(sizes: Sizes) -> Sizes:
     """Sizes in order, each at most twice: enough to know which are shared."""
     distinct, counts = np.unique(sizes, return_counts=True)
     return np.repeat(distinct, np.minimum(counts, 2))
+
+
+# What is found where there is nothing to plan.
+_NOTHING: Final[dict[str, Any]] = {
+    "key": "none", "classes": [], "labels": {}, "bases": [0], "bits": 0, "notes": [],
+    "twins": [], "empty": [],
+}  # fmt: skip
 
 
 def merge_labels(job: PlanningJob) -> None:
@@ -204,17 +236,11 @@ def merge_labels(job: PlanningJob) -> None:
             facts |= _merge_facts(job, shared["folders"], [*read_facts(paths)])
         except UsageError as error:
             facts["error"] = str(error)
-        for pieces in read_pieces(paths, 6):
+        for pieces in read_pieces(paths, _SIZES):
             sizes = _keep_two(np.concatenate((sizes, to_numbers(pieces[0]))))
         (job.folder / facts["key"]).make_folder()
     shared_sizes = find_shared(sizes, job.options.max_file_bytes)
     write_part(job.classes, job.scratch, facts, [shared_sizes.tobytes()])
-
-
-_NOTHING: Final[dict[str, Any]] = {
-    "key": "none", "classes": [], "labels": {}, "bases": [0], "bits": 0, "notes": [],
-    "twins": [], "empty": [],
-}  # fmt: skip
 
 
 def _merge_facts(
@@ -228,14 +254,7 @@ def _merge_facts(
     labels = number_names(classes, options)
     _check_counts(job, classes, parts)
     bases = [0, *np.cumsum([part["images"] for part in parts]).tolist()]
-    notes = list(note_folders(set.intersection(*({*part["unused"]} for part in parts))))
-    notes += note_unknown(
-        Inventory(
-            classes=(), entries=(), skipped=(),
-            found_classes=tuple(named) if options.class_names else (),
-        ),
-        options,
-    ).notes  # fmt: skip
+    unused = set.intersection(*({*part["unused"]} for part in parts))
     versions = [part["version"] for part in read_facts(job.locate_listed("list"))]
     asked = [name_generator(), str(job.images), options.to_json(), options.policies_to_json()]
     bits = max(0, (max(bases[-1] - 1, 0) // job.bucket_images).bit_length())
@@ -247,7 +266,7 @@ def _merge_facts(
         "labels": labels,
         "bases": bases,
         "bits": bits,
-        "notes": notes,
+        "notes": [*note_folders(unused), *note_unknown(named, options)],
         "twins": note_twins(classes),
         "empty": _note_empty(classes, labels, parts),
     }

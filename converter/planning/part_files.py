@@ -23,12 +23,11 @@ import numpy.typing as npt
 from converter.entries import Entries
 from converter.entry_columns import Numbers, Texts
 from converter.errors import OutputError
-from converter.storage.files import write_file
 from converter.storage.location import Location
 
 Records: TypeAlias = npt.NDArray[np.void]
 """Numbers of some images, of one structured dtype: (images,)."""
-Bucket: TypeAlias = tuple[Records, list[bytes]]
+Bucket: TypeAlias = tuple[Records, Texts]
 """The records of one bucket, and the text of each."""
 
 _SIZE_BYTES: Final = 4
@@ -39,17 +38,17 @@ _AHEAD: Final = 64  # files of which pieces are requested before they are needed
 
 
 def write_part(
-    path: Location, scratch: Location, facts: Mapping[str, Any], pieces: Iterable[bytes] = ()
+    path: Location, scratch: Location, facts: Mapping[str, Any], pieces: Sequence[bytes] = ()
 ) -> None:
     """Writes a file, unless there is one already."""
-    listed = list(pieces)
-    sizes = [len(piece) + _SUM_BYTES for piece in listed]
+    sizes = [len(piece) + _SUM_BYTES for piece in pieces]
     head = json.dumps({"facts": facts, "sizes": sizes}).encode("ascii")
     size = (len(head) + _SUM_BYTES).to_bytes(_SIZE_BYTES, "little")
-    sealed = ((piece, _sum_up(piece, path)) for piece in (size, head, *listed))
-    data = b"".join(itertools.chain.from_iterable(sealed))
     try:
-        write_file(path, data, scratch, exclusive=True)
+        with path.create(scratch, exclusive=True) as file:
+            for piece in (size, head, *pieces):
+                file.write(piece)
+                file.write(_sum_up(piece, path))
     except OutputError:
         if not path.exists():
             raise
@@ -115,9 +114,9 @@ def _batch(paths: Sequence[Location], size: int = _AHEAD) -> Iterator[Sequence[L
         yield paths[begin : begin + size]
 
 
-def _cut(data: bytes, sizes: Iterable[int]) -> list[bytes]:
+def _cut(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
     ends = itertools.accumulate(sizes, initial=0)
-    return [data[begin:end] for begin, end in itertools.pairwise(ends)]
+    return (data[begin:end] for begin, end in itertools.pairwise(ends))
 
 
 def pack_entries(entries: Entries) -> list[bytes]:
@@ -138,44 +137,46 @@ def unpack_entries(pieces: Sequence[bytes]) -> Entries:
 
 
 def pack_buckets(
-    buckets: npt.NDArray[np.integer[Any]], count: int, records: Records, texts: Sequence[bytes]
+    buckets: npt.NDArray[np.integer[Any]],
+    count: int,
+    kind: np.dtype[np.void],
+    columns: Mapping[str, npt.NDArray[Any]],
+    texts: Texts,
 ) -> list[bytes]:
-    """Deals records out to buckets, in order: two pieces for each, as `unpack_bucket` takes them.
+    """Deals images out to buckets, in order: two pieces for each, as `unpack_bucket` takes them.
 
-    `buckets` are the numbers of their buckets, below `count`. The records have a field `length`,
-    which becomes that of their texts.
+    Args:
+        buckets: the number of the bucket of each image, below `count`.
+        count: of the buckets.
+        kind: fields of a record: those of `columns`, others that are zero, and `length`, that of
+            its text in bytes.
+        columns: of all images: (images,) or (images, n).
+        texts: one for each image.
     """
     order = np.argsort(buckets, kind="stable")
-    records = records[order]
-    bounds = np.searchsorted(buckets[order], np.arange(count + 1))
-    placed = [texts[place] for place in order.tolist()]
-    records["length"] = [len(text) for text in placed]
+    bounds = np.searchsorted(buckets, np.arange(count + 1), sorter=order)
+    records = np.zeros(len(order), kind)
+    for name, values in {**columns, "length": np.diff(texts.ends)}.items():
+        records[name] = values[order]
     pieces = []
     for begin, end in itertools.pairwise(bounds.tolist()):
-        pieces += [records[begin:end].tobytes(), b"".join(placed[begin:end])]
+        pieces += [records[begin:end].tobytes(), bytes(texts.take(order[begin:end]).data)]
     return pieces
 
 
-def unpack_bucket(pieces: Sequence[bytes], kind: np.dtype[np.void]) -> Bucket:
-    """The records and texts of one bucket."""
-    records = np.frombuffer(pieces[0], kind)
-    return records, _cut(pieces[1], records["length"].tolist())
-
-
-def read_buckets(
+def read_bucket(
     paths: Iterable[Location], number: int, kind: np.dtype[np.void], *, before: int = 0
-) -> Iterator[Bucket]:
-    """The bucket of that number of each file, behind so many other pieces."""
+) -> Bucket:
+    """The bucket of that number of all files, in order, behind so many other pieces in each."""
     first = before + 2 * number
-    for pieces in read_pieces(paths, first, first + 2):
-        yield unpack_bucket(pieces, kind)
+    return unpack_bucket([*read_pieces(paths, first, first + 2)], kind)
 
 
-def join_buckets(buckets: Iterable[Bucket], kind: np.dtype[np.void]) -> Bucket:
-    """All records and texts of some buckets, in order."""
-    parts = list(buckets)
-    records = np.concatenate([np.empty(0, kind), *(part for part, _ in parts)])
-    return records, [*itertools.chain.from_iterable(texts for _, texts in parts)]
+def unpack_bucket(pairs: Sequence[Sequence[bytes]], kind: np.dtype[np.void]) -> Bucket:
+    """The records and texts of one bucket, from the two pieces that each file has of it."""
+    records = np.frombuffer(b"".join(columns for columns, _ in pairs), kind)
+    ends = np.concatenate(([0], np.cumsum(records["length"], dtype=np.int64)))
+    return records, Texts.of_buffer(b"".join(texts for _, texts in pairs), ends)
 
 
 def to_numbers(data: bytes) -> Numbers:

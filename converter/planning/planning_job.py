@@ -55,12 +55,13 @@ class Found:
     bits: int  # of hashes, by which images are dealt out to buckets
 
     @property
-    def buckets(self) -> int:
-        return 0 if self.error else 1 << self.bits
+    def parts(self) -> int:
+        """Those of the listing; 0 if there is nothing to plan."""
+        return len(self.bases) - 1
 
     @property
-    def images(self) -> int:
-        return self.bases[-1]
+    def buckets(self) -> int:
+        return 1 << self.bits if self.parts else 0
 
 
 def read_found(job: PlanningJob) -> Found:
@@ -87,7 +88,7 @@ def clear(folder: Location) -> None:
 
 def locate_steps(job: PlanningJob, found: Found, step: str) -> Iterator[Location]:
     """The files of a later step, in the order of its parts or buckets."""
-    count = found.buckets if step in ("group", "order") else job.parts
+    count = found.buckets if step in ("group", "order") else found.parts
     return (locate_step(job, found, step, number) for number in range(count))
 
 

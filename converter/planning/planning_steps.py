@@ -29,8 +29,12 @@ class Step(NamedTuple):
         return self.name.lower()
 
 
-def _count_parts(job: PlanningJob) -> int:
+def _count_listed(job: PlanningJob) -> int:
     return job.parts
+
+
+def _count_parts(job: PlanningJob) -> int:
+    return read_found(job).parts
 
 
 def _count_buckets(job: PlanningJob) -> int:
@@ -38,8 +42,8 @@ def _count_buckets(job: PlanningJob) -> int:
 
 
 STEPS: Final = (
-    Step("List", "listing", None, _count_parts, list_part),
-    Step("Label", "labelling", merge_folders, _count_parts, label_part),
+    Step("List", "listing", None, _count_listed, list_part),
+    Step("Label", "labelling", merge_folders, _count_listed, label_part),
     Step("Hash", "hashing", merge_labels, _count_parts, hash_part),
     Step("Group", "comparing hashes", None, _count_buckets, group_bucket),
     Step("Assign", "assigning splits", None, _count_parts, assign_part),

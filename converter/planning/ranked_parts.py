@@ -5,22 +5,18 @@ each bucket    order_bucket   lines whose ranks begin alike, in order, split by 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 
 from converter.entries import Entries
-from converter.entry_columns import Places, deal
+from converter.entry_columns import Places, Texts, deal
 from converter.inventory import SPLITS, Skipped
-from converter.names import from_bytes, to_bytes
-from converter.planning.hash_parts import CHANGED, read_part
-from converter.planning.listing_parts import load_skipped
-from converter.planning.part_files import (
-    join_buckets,
-    pack_buckets,
-    read_buckets,
-    write_part,
-)
+from converter.names import to_bytes
+from converter.planning.hash_parts import CHANGED
+from converter.planning.listing_parts import load_skipped, read_part
+from converter.planning.part_files import pack_buckets, read_bucket, write_part
 from converter.planning.plan import describe_skipped, dump_entry, dump_line, dump_texts
 from converter.planning.planning_job import (
     Found,
@@ -43,12 +39,13 @@ LINES: Final = np.dtype([("size", "<i8"), ("length", "<u4")])
 def assign_part(job: PlanningJob, number: int) -> None:
     """Assigns the images of a part to splits, and deals their lines out to buckets of ranks."""
     found = read_found(job)
-    if found.error or (path := locate_step(job, found, "assign", number)).exists():
+    path = locate_step(job, found, "assign", number)
+    if path.exists():
         return
     entries, data, first = read_part(job, found, number)
     skipped = load_skipped(data)
     groups = locate_steps(job, found, "group")
-    changed, kept = join_buckets(read_buckets(groups, number, CHANGED), CHANGED)
+    changed, kept = read_bucket(groups, number, CHANGED)
     draws, ranks = draw_all(entries, job.options)
     given = open_given(entries.splits, job.options)
     if job.options.dedupe == "drop":
@@ -63,10 +60,10 @@ def assign_part(job: PlanningJob, number: int) -> None:
     write_part(path, job.scratch, facts, [_dump_left_out(skipped), *pieces])
 
 
-def _drop(entries: Entries, places: Places, kept: list[bytes], skipped: list[Skipped]) -> Places:
+def _drop(entries: Entries, places: Places, kept: Iterable[str], skipped: list[Skipped]) -> Places:
     """Leaves out duplicates; returns the places of all other images."""
     for place, path in zip(places.tolist(), kept, strict=True):
-        skipped.append(skip_duplicate(entries.paths[place], from_bytes(path)))
+        skipped.append(skip_duplicate(entries.paths[place], path))
     skipped.sort(key=lambda file: to_bytes(file.path))
     return np.delete(np.arange(len(entries)), places)
 
@@ -88,24 +85,27 @@ def _dump_left_out(skipped: list[Skipped]) -> bytes:
 
 
 def _pack_lines(entries: Entries, chosen: Hints, ranks: Draws, found: Found) -> list[bytes]:
-    texts = dump_texts(found.classes)
-    records = np.zeros(len(entries), _RANKED)
-    for name, values in {"rank": ranks, "size": entries.sizes, "split": chosen}.items():
-        records[name] = values
-    lines = [dump_entry(entry, texts) for entry in entries]
-    return pack_buckets(deal(ranks, found.bits), found.buckets, records, lines)
+    names, lines = dump_texts(found.classes), Texts()
+    for entry in entries:
+        lines.append_bytes(dump_entry(entry, names))
+    return pack_buckets(
+        deal(ranks, found.bits),
+        found.buckets,
+        _RANKED,
+        {"rank": ranks, "size": entries.sizes, "split": chosen},
+        lines,
+    )
 
 
 def order_bucket(job: PlanningJob, number: int) -> None:
     """Orders the lines in a bucket of ranks, those of each split by themselves."""
     found = read_found(job)
-    if number >= found.buckets or (path := locate_step(job, found, "order", number)).exists():
+    path = locate_step(job, found, "order", number)
+    if path.exists():
         return
     paths = locate_steps(job, found, "assign")
-    ranked, lines = join_buckets(read_buckets(paths, number, _RANKED, before=1), _RANKED)
-    order = np.lexsort((ranked["rank"], ranked["split"]))
-    records = np.zeros(len(order), LINES)
-    records["size"] = ranked["size"][order]
-    ordered = [lines[place] for place in order.tolist()]
-    pieces = pack_buckets(ranked["split"][order], len(SPLITS), records, ordered)
+    ranked, lines = read_bucket(paths, number, _RANKED, before=1)
+    order = np.argsort(ranked["rank"], kind="stable")
+    splits, sizes = ranked["split"][order], {"size": ranked["size"][order]}
+    pieces = pack_buckets(splits, len(SPLITS), LINES, sizes, lines.take(order))
     write_part(path, job.scratch, {}, pieces)

@@ -14,11 +14,11 @@ from typing import Any, Final, overload
 import numpy as np
 
 from converter.entries import Listing
-from converter.entry_columns import Numbers
+from converter.entry_columns import Texts
 from converter.errors import UsageError
 from converter.inventory import SPLITS, Entry, Inventory, Note, Skipped
 from converter.planning.hash_parts import merge_notes
-from converter.planning.part_files import read_facts, read_pieces
+from converter.planning.part_files import Bucket, read_facts, read_pieces, unpack_bucket
 from converter.planning.plan import Draft, Shard
 from converter.planning.planning_job import Found, PlanningJob, locate_steps, read_found
 from converter.planning.ranked_parts import LINES
@@ -81,12 +81,15 @@ class StagedEntries(Listing):
     def __getitem__(self, place: slice) -> Sequence[Entry]: ...
 
     def __getitem__(self, place: int | slice) -> Entry | Sequence[Entry]:
-        stop = place.indices(self._count)[1] if isinstance(place, slice) else place + 1
-        return self._first[place] if stop <= len(self._first) else list(self)[place]
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(self._count))]
+        place = range(self._count)[place]
+        known = self._first
+        return known[place] if place < len(known) else next(itertools.islice(self, place, None))
 
     def __iter__(self) -> Iterator[Entry]:
-        for _, _, data in _read_lines(*self._where):
-            for name, label, _, size in map(json.loads, data.splitlines()):
+        for _, lines in _read_lines(*self._where):
+            for name, label, _, size in map(json.loads, lines.iterate()):
                 yield Entry(name, label, size)
 
     @functools.cached_property
@@ -164,31 +167,25 @@ class _Lines:
 
     def __init__(self, job: PlanningJob, found: Found, split: str) -> None:
         self._buckets = _read_lines(job, found, split)
-        self._ends: Numbers = np.zeros(1, np.int64)
-        self._sizes: Numbers = np.empty(0, np.int64)
-        self._data, self._place = b"", 0
+        self._records, self._lines = np.empty(0, LINES), Texts()
+        self._place = 0
 
     def copy(self, records: int, file: HashedFile) -> int:
         """Writes so many lines; returns the bytes of their originals."""
         source_bytes = 0
         while records:
-            if self._place == len(self._sizes):
-                self._ends, self._sizes, self._data = next(self._buckets)
+            if self._place == len(self._lines):
+                self._records, self._lines = next(self._buckets)
                 self._place = 0
-            begin, end = self._place, min(self._place + records, len(self._sizes))
-            file.write(self._data[self._ends[begin] : self._ends[end]])
-            source_bytes += int(self._sizes[begin:end].sum())
+            begin, end = self._place, min(self._place + records, len(self._lines))
+            file.write(self._lines.read(begin, end))
+            source_bytes += int(self._records["size"][begin:end].sum())
             records, self._place = records - (end - begin), end
         return source_bytes
 
 
-def _read_lines(
-    job: PlanningJob, found: Found, split: str
-) -> Iterator[tuple[Numbers, Numbers, bytes]]:
-    """Of each bucket, where its lines end, with 0 before, the bytes of originals, and the lines."""
+def _read_lines(job: PlanningJob, found: Found, split: str) -> Iterator[Bucket]:
     first = 2 * SPLITS.index(split)
     paths = locate_steps(job, found, "order")
-    for columns, data in read_pieces(paths, first, first + 2, ahead=_AHEAD):
-        records = np.frombuffer(columns, LINES)
-        ends = np.concatenate(([0], np.cumsum(records["length"], dtype=np.int64)))
-        yield ends, records["size"], data
+    for pieces in read_pieces(paths, first, first + 2, ahead=_AHEAD):
+        yield unpack_bucket([pieces], LINES)

@@ -30,6 +30,7 @@ from converter.inventory import (
     NO_LABEL,
     Entry,
     Inventory,
+    Note,
     NoteTally,
     Skipped,
     encode_values,
@@ -57,7 +58,8 @@ def choose_images(inventory: Inventory, options: ConvertOptions) -> Inventory:
 
     Raises UsageError if a condition does not fit the images, or none of them is left.
     """
-    inventory = note_unknown(inventory, options)
+    if notes := note_unknown(inventory.found_classes, options):
+        inventory = dataclasses.replace(inventory, notes=(*inventory.notes, *notes))
     chosen = _trim_labels(inventory) if options.trim_labels else inventory
     for code, find in _STEPS.items():
         found = find(chosen, options)
@@ -97,12 +99,11 @@ def refuse_choice(code: str, images: int, options: ConvertOptions) -> UsageError
     )
 
 
-def note_unknown(inventory: Inventory, options: ConvertOptions) -> Inventory:
+def note_unknown(classes: Iterable[str], options: ConvertOptions) -> tuple[Note, ...]:
     """Notes classes that are to be renamed, and are not among those found: misspelt, perhaps."""
-    renames, found = parse_renames(options.class_names or ()), {*inventory.found_classes}
+    renames, found = parse_renames(options.class_names or ()), {*classes}
     unknown = [old for old, new in renames.items() if old != new and old not in found]
-    notes = (make_note("unknown_class", unknown),) if unknown else ()
-    return dataclasses.replace(inventory, notes=(*inventory.notes, *notes)) if notes else inventory
+    return (make_note("unknown_class", unknown),) if unknown else ()
 
 
 def _leave_out(inventory: Inventory, chosen: Chosen, code: str) -> Inventory:
