@@ -182,10 +182,7 @@ def list_versions(
     skipped = len(folder.prefix)
     begin = folder.prefix + after if after else ""
     end = None if until is None else to_bytes(folder.prefix + until)
-    first = _start_page(folder, folder.prefix, nested=True, after=begin)
-    for page in _list_pages(
-        folder, folder.prefix, nested=True, first=first, after=begin, until=end
-    ):
+    for page in _list_pages(folder, folder.prefix, nested=True, after=begin, until=end):
         for key, size in page.objects.items():
             name = key[skipped:]
             # By bytes: Python's order is another one where names are not UTF-8.
@@ -238,7 +235,7 @@ def _list_pages(
     until: bytes | None = None,
 ) -> Iterator[Page]:
     """Yields the pages of a listing up to a key; the next one is requested before one is used."""
-    following = first or _start_page(folder, prefix, nested=nested)
+    following = first or _start_page(folder, prefix, nested=nested, after=after)
     try:
         while True:
             page = wait(following)
