@@ -32,10 +32,6 @@ ASKED: Final = ("--encoding=png", "--num-shards=16", "--validation-split=0.2", "
 
 PLANNED: Final = "--plan-on=runner"
 
-SHARDS: Final = 20
-KILL_AT: Final = {"receipts": 5, "planning/listing-*": 3}
-"""So many files lie there when something is killed: of finished shards, or of listed folders."""
-
 OPENED: Final = tuple(
     f"--add-opens=java.base/{name}=ALL-UNNAMED"
     for name in (
@@ -124,6 +120,18 @@ class Images(NamedTuple):
     asked: tuple[str, ...] = ()
 
 
+class Moment(NamedTuple):
+    """When something is killed: not before so many files lie there, nor after so many receipts."""
+
+    place: str
+    files: int
+    receipts: int
+
+
+CONVERTING: Final = Moment("receipts", 5, receipts=19)  # of 20 shards
+PLANNING: Final = Moment("planning/listing-*", 3, receipts=0)
+
+
 class Proof:
     """Conversions on engines, each compared with one of the same images on this machine alone."""
 
@@ -157,12 +165,11 @@ class Proof:
         begin = time.monotonic()
         with self._start(images, arguments) as process:
             if cluster and victim:
-                place = "planning/listing-*" if PLANNED in arguments else "receipts"
-                found = self._wait(process, place, KILL_AT[place])
+                moment = PLANNING if PLANNED in arguments else CONVERTING
+                found = self._wait(process, moment)
                 cluster.signal(victim, signal.SIGKILL)
-                # Not too late: no shard is finished while there is no plan, and then not all.
-                limit = 1 if PLANNED in arguments else SHARDS
-                self.missed += not found or self._count("receipts") >= limit
+                # The end came first, or what was to be interrupted is done.
+                self.missed += found < moment.files or self._count("receipts") > moment.receipts
                 what = f"{what} at {found}"
             self._wait(process)
         value = f"{time.monotonic() - begin:.1f} s"
@@ -181,13 +188,11 @@ class Proof:
                 env=make_environment(),
             )
 
-    def _wait(
-        self, process: subprocess.Popen[bytes], place: str = "", least: int = sys.maxsize
-    ) -> int:
-        """Waits until so many files lie in the work folder, or the process has ended."""
+    def _wait(self, process: subprocess.Popen[bytes], moment: Moment | None = None) -> int:
+        """Waits for a moment, or until the process has ended; returns how many files there are."""
         deadline, found = time.monotonic() + CONVERT_S, 0
-        while process.poll() is None and found < least:
-            found = self._count(place) if place else 0
+        while process.poll() is None and (moment is None or found < moment.files):
+            found = self._count(moment.place) if moment else 0
             if time.monotonic() > deadline:
                 process.kill()
             time.sleep(0.05)
