@@ -103,8 +103,8 @@ def run_bucket(count: int) -> Iterator[str]:
             port = process.stdout.readline().strip() if process.stdout else ""
             leads = {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-                "AWS_ACCESS_KEY_ID": "nobody",
-                "AWS_SECRET_ACCESS_KEY": "nothing",
+                "AWS_ACCESS_KEY_ID": "key",
+                "AWS_SECRET_ACCESS_KEY": "secret",
             }
             with mock.patch.dict(os.environ, leads):
                 yield ADDRESS

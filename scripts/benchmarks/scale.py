@@ -90,11 +90,11 @@ def main() -> int:
     sections = {
         "plan": lambda: measure_plan(arguments.work, arguments.counts),
         "table": lambda: measure_table(arguments.work, max(arguments.counts)),
-        "convert": lambda: measure_convert(arguments.work, arguments.counts),
-        "archive": lambda: measure_archive(arguments.work, arguments.archive_counts),
+        "convert": lambda: measure_convert(arguments.work, arguments.counts, write_pixels),
+        "archive": lambda: measure_convert(arguments.work, arguments.archive_counts, pack_pixels),
         "shards": lambda: measure_shards(arguments.work, arguments.shards),
-        "bucket": lambda: measure_bucket(arguments.work, arguments.bucket_counts),
-        "read": lambda: measure_read(arguments.work, arguments.read_counts),
+        "bucket": lambda: measure_bucket(arguments.work, arguments.bucket_counts, "off"),
+        "read": lambda: measure_bucket(arguments.work, arguments.read_counts, "report"),
         "update": lambda: measure_update(arguments.work, arguments.update_count),
     }
     return run_sections(sections, arguments.only)
@@ -130,15 +130,9 @@ def measure_table(work: Path, count: int) -> Iterator[bool]:
     report_cpu(count, run)
 
 
-def measure_convert(work: Path, counts: list[int]) -> Iterator[bool]:
-    yield from convert_all(work, counts, write_pixels)
-
-
-def measure_archive(work: Path, counts: list[int]) -> Iterator[bool]:
-    yield from convert_all(work, counts, pack_pixels)
-
-
-def convert_all(work: Path, counts: list[int], make: Callable[[Path, int], Path]) -> Iterator[bool]:
+def measure_convert(
+    work: Path, counts: list[int], make: Callable[[Path, int], Path]
+) -> Iterator[bool]:
     runs: list[Run] = []
     for count in counts:
         run = convert(make(work, count), work / "converted", *SIZE)
@@ -192,15 +186,7 @@ def measure_shards(work: Path, shards: int) -> Iterator[bool]:
                  ok=growth <= GROWTH_MB)  # fmt: skip
 
 
-def measure_bucket(work: Path, counts: Sequence[int]) -> Iterator[bool]:
-    yield from plan_buckets(work, counts, "off")
-
-
-def measure_read(work: Path, counts: Sequence[int]) -> Iterator[bool]:
-    yield from plan_buckets(work, counts, "report")
-
-
-def plan_buckets(work: Path, counts: Sequence[int], dedupe: str) -> Iterator[bool]:
+def measure_bucket(work: Path, counts: Sequence[int], dedupe: str) -> Iterator[bool]:
     runs = []
     for count in counts:
         shutil.rmtree(work / "planned", ignore_errors=True)

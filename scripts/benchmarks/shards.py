@@ -56,15 +56,13 @@ MEASURED = """
 import json, sys, time
 from pathlib import Path
 from converter.storage.locate import locate
-
-def peak():
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1e3
+from converter.usage import measure_peak_memory
 
 counts = {{}}
 {imports}
-begun, before, start = dict(counts), peak(), time.process_time()
+begun, before, start = dict(counts), measure_peak_memory(), time.process_time()
 {work}
-spent, grown = time.process_time() - start, peak() - before
+spent, grown = time.process_time() - start, (measure_peak_memory() - before) / 1e6
 print(json.dumps([spent, grown, {{kind: counts[kind] - begun.get(kind, 0) for kind in counts}}]))
 """
 
@@ -205,7 +203,9 @@ def describe(taken: Measured) -> str:
 
 def run(code: tuple[str, str], out: Path) -> Measured:
     script = MEASURED.format(imports=code[0], work=code[1])
-    done = subprocess.run([sys.executable, "-c", script, str(out)], check=True, stdout=-1)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(out)], check=True, stdout=subprocess.PIPE
+    )
     return Measured(*json.loads(done.stdout.splitlines()[-1]))
 
 
