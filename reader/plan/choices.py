@@ -108,7 +108,7 @@ class Choice:
     class_names: list[str]  # in the order of the labels given
     selection: Selection  # the records
     given: Given  # what is given of them
-    shards: int = 0  # in the manifests, of all splits
+    shards: int  # in the manifests, of all splits
     # The label to give for each stored one, int32 (classes,); -1 for classes left out.
     labels: npt.NDArray[np.int32] | None = None
     # Labels instead of the stored ones, int32 (records,).

@@ -140,7 +140,7 @@ def measure_demand(
     cached = images.values * np.dtype(images.decoded_dtype).itemsize + mask + LABEL_BYTES
     is_remote = bool(list_remote(files.files))
     return Demand(
-        **{**measured, "shards": max(measured["shards"], choice.shards)},
+        **{**measured, "shards": choice.shards},
         batch_size=options.batch_size or (SINGLES if images.height is not None else 1),
         image_bytes=images.values * np.dtype(options.dtype).itemsize + mask,
         decoded_bytes=decoded + (0 if whole_batches else resized),
