@@ -18,13 +18,12 @@ from converter.names import to_bytes
 from converter.options import ConvertOptions
 from converter.planning.key_ranges import Cut, cut_images, make_ranges
 from converter.planning.planning_steps import STEPS, begin_step
-from converter.progress import Phase
 from converter.sources.folders import list_folder, list_keys
 from converter.storage.files import Layout
 from converter.storage.object_requests import put_object
 from converter.upkeep.verification import verify_dataset
 from pipelines.beam import runners
-from pipelines.beam.planned_parts import PlanParts, _Clock, _count_files, _divide, list_parts
+from pipelines.beam.planned_parts import PartWatch, PlanParts, _divide, list_parts
 from pipelines.jobs import planners
 from pipelines.jobs.planners import choose_planner, make_job
 from pipelines.jobs.request import RunSettings, make_requests
@@ -215,7 +214,8 @@ def test_the_pipeline_is_one_line_of_steps_and_small(image_folder, tmp_path):
     cut = Cut([f"{n:05d}/" for n in range(255)], 0)
     job = make_job(image_folder, tmp_path / "out", options, cut)
     pipeline = beam.Pipeline()
-    _ = pipeline | PlanParts(job)
+    parts = [*list_parts(None, job, 0)]
+    _ = pipeline | PlanParts(job, parts)
     proto = pipeline.to_runner_api()
     assert len(proto.SerializeToString()) < 200_000
     steps = [each for each in proto.components.transforms.values() if not each.subtransforms]
@@ -224,21 +224,21 @@ def test_the_pipeline_is_one_line_of_steps_and_small(image_folder, tmp_path):
     read = [name for each in steps for name in each.inputs.values()]
     assert len(read) > 2 * len(STEPS)
     assert len(read) == len({*read})  # no collection has two readers
-    assert [*list_parts(None, job, 0)] == [*range(256)]
+    assert parts == [*range(256)]
 
 
 def test_a_bar_shows_the_step_and_the_share_that_is_done(image_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.beam.planned_parts.STORE_INTERVAL_S", 0)
+    monkeypatch.setattr("pipelines.beam.runners.STORE_INTERVAL_S", 0)
     job = make_job(image_folder, tmp_path / "out", OPTIONS, Cut(["b", "c"], 0))
-    phase, seen = Phase("plan", note="listing"), []
+    watch, seen = PartWatch(job), []
     for step in STEPS:
         count = begin_step(job, step)
-        _count_files(job, phase, _Clock())
-        seen.append((phase.note, phase.done, phase.total))
+        watch.poll()
+        seen.append((watch.phase.note, watch.phase.done, watch.phase.total))
         for number in range(count):
             step.work(job, number)
-    _count_files(job, phase, _Clock())
-    seen.append((phase.note, phase.done, phase.total))
+    watch.poll()
+    seen.append((watch.phase.note, watch.phase.done, watch.phase.total))
     assert seen == [
         ("listing", 0, None),
         ("listing", 3, None),
@@ -253,5 +253,5 @@ def test_a_bar_shows_the_step_and_the_share_that_is_done(image_folder, tmp_path,
 def test_dask_takes_each_step_as_a_pipeline_of_its_own():
     pytest.importorskip("distributed", reason="Dask is not installed")
     local, dask = (runners.parse_options(each) for each in ([], ["--runner=DaskRunner"]))
-    assert _divide(local) == [(0, len(STEPS))]
-    assert _divide(dask) == [(n, n + 1) for n in range(len(STEPS))]
+    assert _divide(local) == [range(len(STEPS))]
+    assert _divide(dask) == [range(n, n + 1) for n in range(len(STEPS))]

@@ -21,7 +21,8 @@ from converter.storage.files import Layout, hash_bytes
 from converter.upkeep.shard_reports import Report
 from converter.upkeep.verification import Check, check_shard
 from pipelines import MillShards, VerifyShards, verify
-from pipelines.beam.report_watch import STORE_INTERVAL_S, ReportWatch
+from pipelines.beam import runners
+from pipelines.beam.report_watch import ReportWatch
 from pipelines.beam.transforms import check_listed, list_shards, report_path, write_report
 from pipelines.jobs.preview import propose
 
@@ -212,7 +213,7 @@ def test_reports_in_a_store_are_looked_for_every_two_seconds(
     for _ in range(5):
         watch.poll()
     assert len(looks) == 1
-    watch._next -= STORE_INTERVAL_S
+    watch._next -= runners.STORE_INTERVAL_S
     watch.poll()
     assert len(looks) == 2
 

@@ -43,7 +43,8 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
                 if known is None:
                     doubtful.append(shard)
                     continue
-                finished.update([shard.name] if known else [])
+                if known:
+                    finished.add(shard.name)
             if on_shard is not None:
                 on_shard(shard)
 

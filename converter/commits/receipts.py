@@ -104,6 +104,11 @@ class ReceiptReader:
                     self._merge()
             yield receipt
 
+    def merge_new(self) -> None:
+        """Merges those that have appeared since the last time, once they are enough."""
+        for _ in self.read_new():
+            pass
+
     def _merge(self) -> None:
         # Where it cannot be written, each receipt keeps its own file.
         with contextlib.suppress(OutputError, OSError):

@@ -1,9 +1,8 @@
 """Planning as a pipeline: the steps of `converter.planning.planning_steps`, one after another."""
 
-import functools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import apache_beam as beam
@@ -15,7 +14,6 @@ from converter.planning.planning_job import PlanningJob, read_found
 from converter.planning.planning_steps import STEPS, begin_step
 from converter.storage.files import hash_bytes
 from pipelines.beam import runners
-from pipelines.beam.remaining import STORE_INTERVAL_S
 
 # In the place of parts where a step has none: no elements would give no sum, and end the pipeline.
 _NO_PART: Final = -1
@@ -29,14 +27,15 @@ class PlanParts(beam.PTransform):  # type: ignore[misc]  # Beam has no types
 
     Args:
         job: what to plan; `converter.planning.listing_parts.list_top` has begun its listing.
-        first: the number of the first step; the steps before are done.
-        stop: the number of the step to stop at.
+        parts: of the first of these steps, as `list_parts` gives them.
+        steps: their numbers in `STEPS`; those before are done.
     """
 
-    def __init__(self, job: PlanningJob, first: int = 0, stop: int = len(STEPS)) -> None:
+    def __init__(
+        self, job: PlanningJob, parts: Iterable[int], steps: range = range(len(STEPS))
+    ) -> None:
         super().__init__()
-        self._job, self._steps = job, range(first, stop)
-        self._parts = [*list_parts(None, job, first)]
+        self._job, self._parts, self._steps = job, [*parts], steps
 
     def expand(self, begin: PBegin) -> PCollection[tuple[int, int]]:
         parts = begin | "CreateParts" >> beam.Create(self._parts, reshuffle=False)
@@ -68,37 +67,42 @@ def take_step(part: int, job: PlanningJob, number: int) -> tuple[int, int]:
 
 def run_planning(job: PlanningJob, options: runners.RunnerOptions, count: int) -> None:
     """Runs all steps, with `count` local processes if the runner is a local one."""
-    phase = progress.begin("plan", unit="parts", note="listing")
-    watch = functools.partial(_count_files, job, phase, _Clock())
+    watch = PartWatch(job)
     # The same name for the same output: Dataflow refuses a second job while the first still runs.
     name = f"shardmill-plan-{hash_bytes(str(job.folder).encode('utf-8', 'replace'))[:20]}"
-    for first, stop in _divide(options):
+    for steps in _divide(options):
+        transform = PlanParts(job, list_parts(None, job, steps.start), steps)
         with runners.start_workers(options, count, job.images, job.folder) as workers:
             runners.run_pipeline(
-                PlanParts(job, first, stop), options, workers, job=f"{name}-{first}", on_poll=watch
+                transform, options, workers, job=f"{name}-{steps.start}", on_poll=watch.poll
             )
 
 
-def _divide(options: runners.RunnerOptions) -> list[tuple[int, int]]:
+def _divide(options: runners.RunnerOptions) -> list[range]:
     """Which steps share a pipeline: all of them, as each may take minutes to start."""
     runner = options.pipeline.view_as(StandardOptions).runner or ""
     # To Dask, `Reshuffle` means nothing: what follows one element is done by one worker.
     single = runner == runners.DASK_RUNNER
-    return [(n, n + 1) for n in range(len(STEPS))] if single else [(0, len(STEPS))]
+    return [range(n, n + 1) for n in range(len(STEPS))] if single else [range(len(STEPS))]
 
 
-class _Clock:
-    next = 0.0
+class PartWatch:
+    """Counts the files that steps have left, in the phase `plan`."""
 
+    def __init__(self, job: PlanningJob) -> None:
+        self.phase = progress.begin("plan", unit="parts", note="listing")
+        self._job, self._next = job, 0.0
 
-def _count_files(job: PlanningJob, phase: progress.Phase, clock: _Clock) -> None:
-    if time.monotonic() < clock.next:
-        return
-    names = job.listing.list_names()
-    if job.classes.name in names:
-        names += (job.folder / read_found(job).key).list_names()
-        phase.total = phase.total or sum(step.count(job) for step in STEPS)
-    done = Counter(name.partition("-")[0] for name in names if "-" in name)
-    phase.done = done.total()
-    phase.note = next((step.doing for step in reversed(STEPS) if done[step.file]), phase.note)
-    clock.next = time.monotonic() + STORE_INTERVAL_S
+    def poll(self) -> None:
+        """Lists the files, if it is time to."""
+        if time.monotonic() < self._next:
+            return
+        job, phase = self._job, self.phase
+        names = job.listing.list_names()
+        if job.classes.name in names:
+            names += (job.folder / read_found(job).key).list_names()
+            phase.total = phase.total or sum(step.count(job) for step in STEPS)
+        done = Counter(name.partition("-")[0] for name in names if "-" in name)
+        phase.done = done.total()
+        phase.note = next((step.doing for step in reversed(STEPS) if done[step.file]), phase.note)
+        self._next = time.monotonic() + runners.STORE_INTERVAL_S

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from converter import progress
 from converter.commits.commit import list_finished
@@ -15,9 +14,6 @@ from converter.writing.multi_size import choose_leader, plan_work
 from pipelines.beam import runners
 from pipelines.beam.transforms import MillShards, MillSizes
 from pipelines.beam.workers import LocalWorkers
-
-# How often receipts in an object store are listed, which takes a request each time.
-STORE_INTERVAL_S: Final = 2.0
 
 
 def write_remaining(
@@ -58,13 +54,12 @@ def write_remaining(
 def list_remaining(plan: Plan) -> list[Shard]:
     """Lists the unfinished shards of a plan, and removes their stale receipts."""
     layout = Layout(plan.out)
-    receipts = layout.receipts.list_sizes()
+    receipts = layout.receipts.list_names()
     if receipts:
         progress.begin("check", len(plan.shards), "shards", "of an earlier run")
     count = (lambda _: progress.advance()) if receipts else None
     if len(receipts) >= MERGED_RECEIPTS:  # of a job that went on without its launcher
-        for _ in ReceiptReader(layout, plan.shards).read_new():
-            pass
+        ReceiptReader(layout, plan.shards).merge_new()
     finished = {shard.name for shard in list_finished(plan, on_shard=count)}
     remaining = [shard for shard in plan.shards if shard.name not in finished]
     if receipts:
@@ -99,7 +94,7 @@ class ReceiptWatch:
         self._layout = Layout(plan.out)
         self._reader = ReceiptReader(self._layout, plan.shards)
         self._others = [ReceiptReader(Layout(other.out), other.shards) for other in followers]
-        self._interval_s = STORE_INTERVAL_S * plan.out.is_remote
+        self._interval_s = runners.STORE_INTERVAL_S * plan.out.is_remote
         self._next = 0.0
         self._unseen = {shard.name: shard for shard in plan.shards}
         self._written: list[str] = []  # by this run, with costs in a file each
@@ -143,8 +138,7 @@ class ReceiptWatch:
             if self._first is not None:
                 self._written.append(receipt.name)
         for reader in self._others:
-            for _ in reader.read_new():
-                pass  # which merges them
+            reader.merge_new()
         if len(self._written) >= MERGED_RECEIPTS:
             merge_costs(self._layout, self._written)
             self._written.clear()

@@ -3,16 +3,13 @@
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final
 
 from converter.errors import DatasetError
 from converter.format.manifest import Manifest, ShardInfo
 from converter.storage.location import Location
 from converter.upkeep.shard_reports import Findings, Report
+from pipelines.beam import runners
 from pipelines.beam.transforms import report_path
-
-# How often reports in an object store are listed.
-STORE_INTERVAL_S: Final = 2.0
 
 
 class ReportWatch:
@@ -26,7 +23,7 @@ class ReportWatch:
         self.findings = Findings(manifest)
         self._folder, self._on_shard = folder, on_shard
         self._unseen = {report_path(folder, shard).name: shard for shard in manifest.shards}
-        self._interval_s = STORE_INTERVAL_S * folder.is_remote
+        self._interval_s = runners.STORE_INTERVAL_S * folder.is_remote
         self._next = 0.0
 
     def poll(self) -> None:

@@ -36,6 +36,8 @@ from pipelines.beam.workers import LocalWorkers
 LOCAL_RUNNERS: Final = ("", "directrunner", "fnapirunner")
 
 POLL_S: Final = 0.2
+# How often files of workers in an object store are listed, which takes a request each time.
+STORE_INTERVAL_S: Final = 2.0
 # How long a runner may take to end after one of its workers has died.
 ABORT_TIMEOUT_S: Final = 5.0
 # How long Ctrl-C waits until a job on other machines is cancelled, which would cost money.
