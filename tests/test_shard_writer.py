@@ -98,6 +98,7 @@ def test_a_receipt_describes_what_was_written(plan):
             rejects=receipt.rejects,
             frames=0,
             notes=[],
+            plan=plan.digest,
         )
         assert len(offsets) == len(records) + 1
         assert receipt.images == shard.records
@@ -216,7 +217,7 @@ def test_a_shard_without_a_single_good_image_is_an_empty_file(tmp_path):
         name="train-00000-of-00001.tfrecord", split="train", records=0,
         bytes=0, sha256=nothing, index_bytes=0, index_sha256=nothing,
         max_record_bytes=0, min_image_size=(0, 0), max_image_size=(0, 0), formats={}, labels=[],
-        rejects=[], frames=0, notes=[],
+        rejects=[], frames=0, notes=[], plan=plan.digest,
     )  # fmt: skip
     assert {reject["code"] for reject in receipt.rejects} == OTHERS
     assert (plan.out / receipt.name).read_bytes() == b""

@@ -307,7 +307,7 @@ def test_receipts_of_kept_shards_say_what_milling_said(root: Path) -> None:
     update = plan_update(plan.out, read_manifest(plan.out), plan.images, scan_folder(plan.images))
     for shard in plan.shards:
         written = read_receipt(receipt_path(Layout(plan.out), shard))
-        assert update.kept[shard.name] == dataclasses.replace(written, rejects=[])
+        assert update.kept[shard.name] == dataclasses.replace(written, rejects=[], plan="")
 
 
 def test_copies_do_where_there_are_no_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

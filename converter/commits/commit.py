@@ -39,7 +39,7 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
     with open_receipts(Layout(plan.out)) as receipts:
         for shard in plan.shards:
             if shard.name not in plan.carried:  # which the update has compared
-                known = _judge(shard, receipts, states)
+                known = _judge(plan, shard, receipts, states)
                 if known is None:
                     doubtful.append(shard)
                     continue
@@ -62,11 +62,14 @@ def list_finished(plan: Plan, *, on_shard: Callable[[Shard], object] | None = No
     return [shard for shard in plan.shards if shard.name in finished]
 
 
-def _judge(shard: Shard, receipts: Receipts, states: Mapping[str, tuple[int, str]]) -> bool | None:
+def _judge(
+    plan: Plan, shard: Shard, receipts: Receipts, states: Mapping[str, tuple[int, str]]
+) -> bool | None:
     """Whether a shard is finished, by its receipt and the listing; None if it has to be read."""
     try:
         receipt = receipts[shard]
-        _check_receipt(receipt, shard, {name: states[name][0] for name in receipt.file_sizes})
+        sizes = {name: states[name][0] for name in receipt.file_sizes}
+        _check_receipt(receipt, plan, shard, sizes)
     except (DatasetError, KeyError):
         return False
     sent = [receipt.tag, receipt.index_tag]
@@ -169,13 +172,19 @@ def _read_receipts(plan: Plan) -> Iterator[Receipt]:
             receipt = receipts[shard]
             # Carried-over shards may have stayed where they were.
             stays = shard.name in plan.carried
-            _check_receipt(receipt, shard, receipt.file_sizes if stays else sizes)
+            _check_receipt(receipt, plan, shard, receipt.file_sizes if stays else sizes)
             yield receipt
 
 
-def _check_receipt(receipt: Receipt, shard: Shard, sizes: Mapping[str, int]) -> None:
+def _check_receipt(receipt: Receipt, plan: Plan, shard: Shard, sizes: Mapping[str, int]) -> None:
     if receipt.name != shard.name:
         raise DatasetError(f"{shard.name} has the receipt of {receipt.name}")
+    # A job whose launcher was killed goes on elsewhere, also when its plan is given up.
+    if receipt.plan not in ("", plan.digest):
+        raise DatasetError(
+            f"{shard.name} was written by a job that follows another plan: end that job, and run "
+            "the same command again"
+        )
     # Missing images show as a negative number of frames.
     images = receipt.images + min(receipt.frames, 0)
     if images != shard.records:

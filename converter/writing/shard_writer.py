@@ -45,6 +45,7 @@ class Job:
     columns: tuple[Column, ...] = ()
     generator: str = ""  # which accepts workers of any version
     in_order: bool = False  # originals can only be read one after another, by file and place
+    digest: str = ""  # of the plan, which receipts name
 
     @classmethod
     def of_plan(cls, plan: Plan) -> "Job":
@@ -73,6 +74,7 @@ class Receipt(ShardInfo):
     notes: list[dict[str, Any]]  # code, first names and total
     tag: str = ""  # of the shard in a store, and of its index: see `HashedFile.tag`
     index_tag: str = ""
+    plan: str = ""  # the digest of its plan; empty if that is unknown
 
     @property
     def images(self) -> int:
@@ -142,7 +144,7 @@ def compose_shard(shard: Shard, job: Job, images: Iterable[Frames]) -> Callable[
     def publish() -> Receipt:
         enter("write")  # closing flushes a file, reads it back and renames it
         files.close()
-        receipt = tally.describe(shard, file, index)
+        receipt = dataclasses.replace(tally.describe(shard, file, index), plan=job.digest)
         write_receipt(receipt, layout, shard)
         return receipt
 
