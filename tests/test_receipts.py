@@ -5,16 +5,19 @@ import shutil
 from pathlib import Path
 
 import pytest
+from benchmarks.folder_store import serve_folder
 from conftest import limit_memory, read_tree, write_folder, write_image
 
 from converter.commits import receipts
 from converter.commits.commit import commit, list_finished
 from converter.commits.receipts import ReceiptReader, open_receipts, remove_receipts
-from converter.errors import DatasetError, OutputError
+from converter.errors import DatasetError, OutputError, StoreError
 from converter.options import ConvertOptions
 from converter.planning.plan import Plan, read_plan
+from converter.storage import requests
 from converter.storage.disk import DiskPath
 from converter.storage.files import Layout
+from converter.storage.locate import locate
 from converter.upkeep.verification import verify_dataset
 from converter.writing.shard_writer import (
     Job,
@@ -200,14 +203,24 @@ def test_long_receipts_are_merged_sooner(plan, monkeypatch):
     assert list_kinds(plan)[1] >= len(plan.shards) // 3
 
 
-def test_where_nothing_can_be_merged_each_keeps_its_file(plan, committed, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (receipts, "write_file", OutputError("no room")),
+        (DiskPath, "remove_files", StoreError("access is denied")),
+    ],
+)
+def test_where_nothing_can_be_merged_each_keeps_its_file(
+    plan, committed, monkeypatch, owner, name, error
+):
     def fail(*_arguments):
-        raise OutputError("no room")
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(receipts, "write_file", fail)
+        patch.setattr(owner, name, fail)
         assert len(merge(plan)) == len(plan.shards)
-    assert list_kinds(plan) == (len(plan.shards), 0)
+    assert list_kinds(plan)[0] == len(plan.shards)
+    assert list_finished(plan) == list(plan.shards)
     commit(plan)
     assert read_tree(plan.out) == committed
 
@@ -220,12 +233,35 @@ def test_a_receipt_in_the_file_of_another_is_not_counted(plan):
         commit(plan)
 
 
+def test_a_job_of_a_plan_that_was_given_up_gets_nothing_into_the_next(plan, committed):
+    shard, other = plan.shards[2], dataclasses.replace(OPTIONS, image_size=(16, 16))
+    earlier = dataclasses.replace(Job.of_plan(plan), options=other, digest="0" * 64)
+    write_shard(shard, earlier)  # its launcher was killed, and the job went on
+    assert shard.name in merge(plan)
+    assert shard not in list_finished(plan)
+    with pytest.raises(DatasetError, match=f"^{shard.name} .* another plan: end"):
+        commit(plan)
+    write_shard(shard, Job.of_plan(plan))
+    commit(plan)
+    assert read_tree(plan.out) == committed
+
+
 def test_a_receipt_that_cannot_be_read_is_no_receipt(plan):
     path = receipt_path(Layout(plan.out), plan.shards[3])
     path.unlink()
     path.mkdir()  # not even root can read it
     (path.parent / "train-99999-of-99999.json").symlink_to(path)
     assert list_finished(plan) == [*plan.shards[:3], *plan.shards[4:]]
+
+
+def test_receipts_that_are_merged_while_they_are_read_are_not_damaged(plan, monkeypatch):
+    original = Layout(plan.out).receipts.list_sizes()
+    merge(plan)
+    monkeypatch.setattr(DiskPath, "list_sizes", lambda _self, _prefix="": original)
+    with open_receipts(Layout(plan.out)) as found:
+        assert len(found) == len(plan.shards) % 4
+    (fault,) = verify_dataset(plan.out)
+    assert "the conversion is not finished" in fault.detail
 
 
 def test_verify_of_an_unfinished_data_set_finds_merged_receipts(plan):
@@ -254,6 +290,16 @@ def test_the_receipts_of_an_earlier_version_have_no_tags(plan):
     layout, shard = Layout(plan.out), plan.shards[0]
     receipt = read_receipt(receipt_path(layout, shard))
     assert (receipt.tag, receipt.index_tag) == ("", "")
+
+
+def test_the_store_of_the_benchmarks_lists_as_others_do(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(requests, "S3Store", None)
+    monkeypatch.setattr(requests, "opened", {})
+    counts = serve_folder(tmp_path)
+    (tmp_path / "bucket" / "out").mkdir(parents=True)
+    (tmp_path / "bucket" / "out" / "a").write_bytes(b"one")
+    assert locate("s3://bucket/out").list_sizes() == {"a": 3}
+    assert counts == {"list": 1}
 
 
 def test_a_folder_without_receipts_has_none(tmp_path: Path):

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import IO, Final
 
-from converter.errors import DatasetError, OutputError
+from converter.errors import DatasetError, OutputError, StoreError
 from converter.planning.plan import Shard
 from converter.storage.files import Layout, describe_errors, hash_bytes, write_file
 from converter.storage.location import Location
@@ -39,7 +39,8 @@ class Receipts:
         self._layout, self._file, self._lock = layout, file, threading.Lock()
         self._spans: dict[str, tuple[int, int]] = {}
         for stem, line in read_lines(layout.receipts, layout.receipts.list_sizes()):
-            if stem not in self._spans:  # own files come first
+            # Own files come first. One that cannot be read may have been merged meanwhile.
+            if line and stem not in self._spans:
                 self._spans[stem] = (file.tell(), len(line))
                 file.write(line)
 
@@ -110,8 +111,8 @@ class ReceiptReader:
             pass
 
     def _merge(self) -> None:
-        # Where it cannot be written, each receipt keeps its own file.
-        with contextlib.suppress(OutputError, OSError):
+        # Where none can be written, or none removed, each receipt keeps its own file.
+        with contextlib.suppress(OutputError, StoreError, OSError):
             self._merged.add(_write_merged(self._layout, self._lines.values()))
             self._layout.receipts.remove_files(f"{stem}{_OWN}" for stem in self._lines)
         self._lines, self._size = {}, 0
