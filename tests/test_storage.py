@@ -4,12 +4,15 @@ import hashlib
 import re
 import resource
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from converter.errors import OutputError
+from converter.storage import object_requests
 from converter.storage.files import hash_file, write_file
+from converter.storage.locate import locate
+from converter.storage.location import map_in_threads
 
 
 @pytest.fixture
@@ -169,3 +172,57 @@ def test_a_folder_of_a_store_is_listed_as_one_here(server, tmp_path):
         assert folder.list_names() == ["a"]
         folder.remove_files(["a", "none"])
         assert folder.list_names() == []
+
+
+def test_items_are_started_in_order_and_few_ahead(tmp_path):
+    started = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        return -item
+
+    found = map_in_threads(work, range(10_000), tmp_path)
+    assert [next(found) for _ in range(3)] == [(0, 0), (1, -1), (2, -2)]
+    found.close()
+    assert len(started) < 1_000
+    assert [*map_in_threads(work, range(300), tmp_path)] == [(n, -n) for n in range(300)]
+
+
+def test_an_error_ends_the_work_on_items_that_follow(tmp_path):
+    started = []
+
+    def work(item: int) -> None:
+        started.append(item)
+        raise ValueError(item)
+
+    with pytest.raises(ValueError, match=r"^0$"):
+        list(map_in_threads(work, range(10_000), tmp_path))
+    assert len(started) < 1_000
+
+
+@pytest.mark.parametrize("kind", ["copy", "delete"])
+def test_of_many_requests_a_thousand_are_in_flight(monkeypatch, kind):
+    flying, most = 0, 0
+
+    def start(*_):
+        nonlocal flying, most
+        flying += 1
+        most = max(most, flying)
+        future = Future()
+        future.set_result(None)
+        return future
+
+    def wait(future):
+        nonlocal flying
+        flying -= 1
+        return future.result()
+
+    monkeypatch.setattr(object_requests, "start", start)
+    monkeypatch.setattr(object_requests, "wait", wait)
+    folder = locate("s3://bucket/folder")
+    names = map(str, range(5_000))
+    if kind == "copy":
+        folder.copy_files(names, folder / "other")
+    else:
+        folder.remove_files(names)
+    assert (flying, most) == (0, 1_000)

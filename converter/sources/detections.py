@@ -30,7 +30,6 @@ from converter.storage.location import Location, map_in_threads
 
 MAX_TEXT_BYTES: Final = 1 << 21  # of the annotation of one image
 _MAX_LIST_BYTES: Final = 1 << 28  # of a list of images
-_STEP: Final = 64  # texts that are read from a store at the same time, and held
 
 Key: TypeAlias = tuple[Hashable, ...]
 """What an image is known by; messages show its end."""
@@ -200,9 +199,8 @@ def read_texts(root: Location, paths: Sequence[str]) -> Iterator[bytes | ImageEr
     if not root.is_remote:
         yield from map(read, paths)
         return
-    for begin in range(0, len(paths), _STEP):
-        for _, text in map_in_threads(read, paths[begin : begin + _STEP], root):
-            yield text
+    for _, text in map_in_threads(read, paths, root):
+        yield text
 
 
 def read_lines(root: Location, path: str) -> list[str]:

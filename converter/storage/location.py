@@ -6,9 +6,11 @@ A location is a value: making one touches no disk and makes no request.
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, TypeAlias, TypeVar
@@ -206,13 +208,14 @@ class Location(Protocol):
 
 
 _REQUESTS: Final = 16
+_STARTED: Final = 4  # items for each thread, so that one that takes long stops no other at once
 
 AnyPath: TypeAlias = str | os.PathLike[str] | Location
 
 
 def map_in_threads(
     work: Callable[[Item], Found],
-    items: Sequence[Item],
+    items: Iterable[Item],
     *places: Location | None,
     on_item: Callable[[Item], object] | None = None,
 ) -> Iterator[tuple[Item, Found]]:
@@ -223,9 +226,23 @@ def map_in_threads(
     """
     cores = os.cpu_count() or 1
     threads = max(_REQUESTS if place.is_remote else cores for place in places if place is not None)
+    remaining, running = iter(items), deque[tuple[Item, Future[Found]]]()
     # Threads are enough to use all cores: hashing, reading and decoding release the interpreter.
     with ThreadPoolExecutor(threads) as pool:
-        for item, found in zip(items, pool.map(work, items), strict=True):
-            yield item, found
-            if on_item is not None:
-                on_item(item)
+
+        def start(count: int) -> None:
+            items = itertools.islice(remaining, count)
+            running.extend((item, pool.submit(work, item)) for item in items)
+
+        # Not `pool.map`: it would hold a future, and maybe an outcome, of each of 100,000 shards.
+        start(_STARTED * threads)
+        try:
+            while running:
+                item, future = running.popleft()
+                yield item, future.result()
+                start(1)
+                if on_item is not None:
+                    on_item(item)
+        finally:
+            for _, future in running:
+                future.cancel()

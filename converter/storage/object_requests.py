@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # which is built on these
 
 PIECE_BYTES: Final = 4 << 20
 _SMALL_BYTES: Final = 1 << 20
-_DELETIONS: Final = 1000
+# Requests that wait for their turn; each takes some 10 kB.
+_STARTED: Final = 1000
 # Parts of a listing that are requested before they are needed.
 _AHEAD: Final = 16
 # What a file requests after a jump.
@@ -125,8 +126,7 @@ def copy_objects(pairs: Iterable[tuple[ObjectPath, ObjectPath]]) -> None:
             lambda store: store.copy(source.bucket, source.key, target.bucket, target.key),
         )
 
-    for copying in [start_copy(source, target) for source, target in pairs]:
-        wait(copying)
+    _wait_for_all(itertools.starmap(start_copy, pairs))
 
 
 def delete_objects(paths: Iterable[ObjectPath]) -> None:
@@ -135,10 +135,14 @@ def delete_objects(paths: Iterable[ObjectPath]) -> None:
     def start_delete(path: ObjectPath) -> concurrent.futures.Future[None]:
         return start(path, lambda store: store.delete(path.bucket, path.key))
 
-    remaining = iter(paths)
-    while batch := [start_delete(path) for path in itertools.islice(remaining, _DELETIONS)]:
-        for deletion in batch:
-            wait(deletion)
+    _wait_for_all(map(start_delete, paths))
+
+
+def _wait_for_all(requests: Iterator[concurrent.futures.Future[None]]) -> None:
+    """Waits for requests, each of which starts when it is taken, and holds a few of them."""
+    while batch := [*itertools.islice(requests, _STARTED)]:
+        for request in batch:
+            wait(request)
 
 
 def has_objects(folder: ObjectPath) -> bool:

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from converter.errors import ImageError
 from converter.format import examples
@@ -30,8 +30,6 @@ from converter.upkeep import contents
 from converter.writing.image_notes import note_original
 from converter.writing.records import describe_values
 from converter.writing.shard_writer import Receipt
-
-_STEP: Final = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -244,9 +242,6 @@ def _hash_files(
         return ""
 
     found = defaultdict(set)
-    # In steps, because `map` makes a future for each entry at once.
-    for start in range(0, len(entries), _STEP):
-        step = entries[start : start + _STEP]
-        for entry, digest in map_in_threads(hash_entry, step, images):
-            found[entry.label].add(digest)
+    for entry, digest in map_in_threads(hash_entry, entries, images):
+        found[entry.label].add(digest)
     return found
