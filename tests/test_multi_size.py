@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import itertools
+import os
 import shutil
+import threading
 import uuid
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from converter.writing import multi_size, records, shard_groups, shard_writer
 from converter.writing.multi_size import (
     assemble_shard,
     choose_leader,
-    find_pieces,
+    list_pieces,
     plan_work,
     write_leaders,
 )
@@ -130,6 +133,15 @@ def test_every_image_is_read_and_decoded_once(folder, tmp_path, monkeypatch):
         assemble_shard(assembly)
     assert len(opened) == 32
     assert len(loaded) == 31
+
+
+def test_several_parts_are_looked_at_at_once(folder, tmp_path, monkeypatch):
+    plans, both, looks = write_plans(folder, tmp_path), threading.Barrier(2), itertools.count()
+    meet = lambda *_: next(looks) > 1 or both.wait(10) >= 0  # noqa: E731
+    monkeypatch.setattr(multi_size, "_is_whole", meet)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert plan_work(plans, [plan.shards for plan in plans]).assemblies
+    assert next(looks) > 2
 
 
 @pytest.mark.parametrize("interrupted", [0, 11, 31])
@@ -276,13 +288,28 @@ def test_pieces_are_all_images_in_their_order(leader, follower):
     places = [[_Shard(index, n) for index, n in enumerate(counts)] for counts in cut]
     plans = [_Plan(shards) for shards in places]
     numbers = [(shard.name, place) for shard in places[0] for place in range(shard.records)]
+    pieces = list_pieces(plans[1], plans[0], DiskPath("parts"))
     found = [
         (f"{piece.part.name}.tfrecord", piece.first + place)
         for shard in places[1]
-        for piece in find_pieces(shard, plans[1], plans[0], DiskPath("parts"))
+        for piece in pieces[shard.name]
         for place in range(piece.images)
     ]
     assert found == numbers
+    assert all(piece.images for each in pieces.values() for piece in each)
+
+
+def test_pieces_of_many_shards_take_one_look_at_each():
+    looks = itertools.count()
+
+    class Shards(list):
+        def __iter__(self):
+            next(looks)
+            return super().__iter__()
+
+    plans = [_Plan(Shards(_Shard(index, n) for index in range(1_200 // n))) for n in (2, 3)]
+    assert len(list_pieces(plans[1], plans[0], DiskPath("parts"))) == 400
+    assert next(looks) == 2
 
 
 @dataclasses.dataclass

@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from converter.format.tfrecords import frame_record, read_records
 from converter.options import ConvertOptions
 from converter.sources.scan import Originals
 from converter.storage.files import Layout, name_index
+from converter.upkeep import verification
 from converter.upkeep.contents import read_sources
 from converter.upkeep.shard_reports import Fault, Report
 from converter.upkeep.verification import (
@@ -420,6 +423,23 @@ def test_originals_are_compared_with_what_was_read(tmp_path):
         Fault("a/2 ü.png", "the original is gone", original=True),
         Fault("b/3 ü.png", "the original has other content", original=True),
     ]
+
+
+def test_of_an_unfinished_conversion_several_shards_are_checked_at_once(tmp_path, monkeypatch):
+    for seed in range(4):
+        write_image(tmp_path / "images" / "a" / f"{seed}.png", seed)
+    options = ConvertOptions(image_size=(2, 2), encoding="raw", num_shards=2)
+    plan = write_folder(tmp_path / "images", tmp_path / "out", options)
+    both, real = threading.Barrier(2, timeout=10), verification.hash_file
+
+    def meet(path):
+        if path.suffix == ".tfrecord":
+            both.wait()
+        return real(path)
+
+    monkeypatch.setattr(verification, "hash_file", meet)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert [fault.file for fault in verify_dataset(plan.out)] == ["manifest.json"]
 
 
 def test_of_an_unfinished_conversion_what_is_finished_is_checked(tmp_path):

@@ -119,8 +119,12 @@ def _verify_unfinished(folder: Location, *, quick: bool) -> list[Fault]:
     faults: list[Fault] = []
     with open_receipts(layout) as receipts:
         finished = [shard for shard in plan.shards if shard in receipts]
-        for shard in finished:
-            faults += _check_finished(folder, shard, receipts, quick=quick)
+
+        def check(shard: Shard) -> list[Fault]:
+            return [*_check_finished(folder, shard, receipts, quick=quick)]
+
+        for _, found in map_in_threads(check, finished, folder):
+            faults += found
     state = (
         f"is missing: the conversion is not finished, {len(finished)} of {len(plan.shards)} shards "
         "are; run the same convert command again to go on"
