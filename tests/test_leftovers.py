@@ -15,6 +15,7 @@ from converter.commits.commit import commit, list_finished
 from converter.commits.replacements import replace_dataset
 from converter.errors import LockedError, UsageError
 from converter.options import ConvertOptions
+from converter.storage.disk import DiskPath
 from converter.storage.files import Layout, write_file
 from converter.storage.locks import dump_owner, parse_owner, sign_folder
 from converter.storage.object_requests import put_object
@@ -45,6 +46,18 @@ def leave_temporaries(out: Path) -> list[Path]:
     for path in (*ours, scratch / "notes.txt", scratch / f"short.{HEX[1:]}"):
         path.touch()
     return ours
+
+
+def test_clean_asks_for_a_listing_and_not_for_each_file(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = write_folder(images, tmp_path / "out", dataclasses.replace(OPTIONS, num_shards=4))
+    asked, exists = [], DiskPath.exists
+    monkeypatch.setattr(DiskPath, "exists", lambda path: (asked.append(path.name), exists(path))[1])
+    found = {left.path.name for left in clean(plan.out, unfinished=True)}
+    assert {shard.name for shard in plan.shards} < found
+    assert not found & {*asked} - {".shardmill"}
+    assert list_tree(plan.out) == []
 
 
 def test_temporaries_go_and_the_unfinished_conversion_stays(images: Path, tmp_path: Path) -> None:

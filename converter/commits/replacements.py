@@ -240,7 +240,13 @@ def clean(
         settle_folder(out)
         found += _list_unfinished(layout) if unfinished else ()
         _remove_leftovers(layout, unfinished=unfinished)
-    return [left for left in found if not left.path.exists()]
+    # One listing: asking a store for each file of 100,000 shards would take hours.
+    there = {out / name for name in out.list_names()}
+
+    def remains(path: Location) -> bool:
+        return path in there if path.parent == out else path.exists()
+
+    return [left for left in found if not remains(left.path)]
 
 
 def _list_temporaries(layout: Layout[Location]) -> list[Location]:
@@ -285,9 +291,8 @@ def _list_unfinished(layout: Layout[Location]) -> Iterator[Leftover]:
     if layout.replacing.is_file():  # the next run completes it
         return
     if not layout.manifest.is_file():
-        for name in sorted(list_own_files(layout.out)):
-            if (layout.out / name).exists():
-                yield Leftover(layout.out / name, "of an unfinished conversion")
+        for name in sorted(list_own_files(layout.out) & {*layout.out.list_names()}):
+            yield Leftover(layout.out / name, "of an unfinished conversion")
         yield Leftover(layout.work, "the plan and the receipts of an unfinished conversion")
     if is_staged(layout.stage):
         yield Leftover(layout.stage, "a replacement that was not finished")
