@@ -6,7 +6,7 @@ from array import array
 from pathlib import Path
 
 import pytest
-from conftest import convert_folder, write_image
+from conftest import convert_folder, limit_memory, write_image
 
 from converter.commits.commit import read_notes
 from converter.entries import Entries
@@ -15,7 +15,13 @@ from converter.image_options import MAX_FILE_BYTES
 from converter.inventory import Entry, Note
 from converter.options import ConvertOptions
 from converter.sources import duplicates
-from converter.sources.duplicates import END_BYTES, drop_duplicates, find_duplicates
+from converter.sources.duplicates import (
+    DUPLICATE_CODES,
+    END_BYTES,
+    choose_gravest,
+    drop_duplicates,
+    find_duplicates,
+)
 from converter.sources.originals import digest_source
 from converter.sources.scan import scan_images
 from converter.upkeep.contents import read_sources
@@ -52,6 +58,16 @@ def test_only_equal_contents_are_duplicates(tmp_path):
          "9": b"alone" * 100},
     )  # fmt: skip
     assert sets == [[0, 4], [1, 5]]
+
+
+def test_of_any_number_of_duplicates_a_thousand_are_held():
+    def note(place: int) -> tuple[int, Note]:
+        code = DUPLICATE_CODES[place % 3]
+        return place, Note(code, (f"{place:06d}/{code}.png", f"{place:06d}/copy.png"), 2)
+
+    with limit_memory(1_500_000):
+        chosen = choose_gravest(map(note, range(30_000, 0, -1)))
+    assert [place for place, _ in chosen] == [*range(2, 3_000, 3)][:1_000]
 
 
 def test_only_what_may_be_alike_is_read(tmp_path):

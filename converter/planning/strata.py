@@ -1,6 +1,7 @@
 """Splits of which each holds the same share of every class, and how splits are written down."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -43,10 +44,13 @@ def stratify(
     order = np.lexsort((draws[places[firsts]], classes))
     bounds = np.searchsorted(classes[order], np.arange(int(classes.max(initial=-1)) + 2))
     taken = np.zeros(len(order), np.int8)
+    # At once, because looking at all images for each of 100,000 classes takes minutes.
+    found = (labels, labels[given == VALIDATION], labels[given == TEST])
+    images, *held = (np.bincount(each, minlength=len(bounds)) for each in found)
     for label, (begin, end) in enumerate(itertools.pairwise(bounds.tolist())):
         if begin == end:
             continue
-        quotas = _share_class(given[labels == label], options)
+        quotas = _share_class(int(images[label]), [int(each[label]) for each in held], options)
         sizes = weights[order[begin:end]]
         # A group across a limit goes to the side on which most of it lies.
         middles = np.cumsum(sizes) - sizes / 2
@@ -58,13 +62,13 @@ def stratify(
     return chosen
 
 
-def _share_class(given: Hints, options: ConvertOptions) -> list[int]:
+def _share_class(images: int, held: Sequence[int], options: ConvertOptions) -> list[int]:
     """The numbers of images of a class that `validation` and `test` still get."""
-    left, quotas = len(given) - 1, []  # one stays in `train`
-    for split, share in ((VALIDATION, options.validation_split), (TEST, options.test_split)):
-        wanted = min(left, max(1, round(share * len(given)))) if share else 0
+    left, quotas = images - 1, []  # one stays in `train`
+    for share, taken in zip((options.validation_split, options.test_split), held, strict=True):
+        wanted = min(left, max(1, round(share * images))) if share else 0
         left -= wanted
-        quotas.append(max(0, wanted - int((given == split).sum())))
+        quotas.append(max(0, wanted - taken))
     return quotas
 
 

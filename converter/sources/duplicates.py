@@ -5,6 +5,7 @@ Of files with the same size, both ends are read. Only files with the same ends a
 
 import concurrent.futures
 import dataclasses
+import heapq
 import itertools
 import resource
 from array import array
@@ -28,7 +29,7 @@ Sizes: TypeAlias = Numbers
 Sets: TypeAlias = "list[array[int]]"
 """Indices of entries with the same content, set by set."""
 
-DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")
+DUPLICATE_CODES: Final = ("duplicate", "duplicate_class", "duplicate_split")  # the gravest last
 END_BYTES: Final = 4_096  # read first from each end of a file: both take no longer than one seek
 
 _MAX_SETS: Final = 1_000  # of duplicates that are named
@@ -196,9 +197,10 @@ def describe_sets(entries: Entries, sets: Iterable[Sequence[int]]) -> Iterator[t
 
 def choose_gravest(notes: Iterable[tuple[int, Note]]) -> list[tuple[int, Note]]:
     """The first thousand of these notes, the gravest before others."""
-    ordered = sorted(notes, key=lambda placed: placed[0])
-    # Across splits, across classes, others.
-    return sorted(ordered, key=lambda placed: placed[1].code, reverse=True)[:_MAX_SETS]
+    # Not sorted, which would hold 500 bytes for each of maybe millions.
+    return heapq.nsmallest(
+        _MAX_SETS, notes, key=lambda placed: (-DUPLICATE_CODES.index(placed[1].code), placed[0])
+    )
 
 
 def _describe_set(entries: Entries, places: Sequence[int]) -> Note:
