@@ -39,7 +39,7 @@ DEMANDS = st.builds(
     above=st.integers(0, 10**6),
     records=st.integers(0, 40) | st.integers(0, 10**7),
     shards=st.just(0) | st.integers(0, 10**5),
-    shard_records=st.integers(0, 10**5),
+    shard_records=st.integers(0, 10**5) | st.integers(0, 10**7),
     batch_size=st.integers(1, 512),
     image_bytes=st.integers(1, 10**6),
     decoded_bytes=st.just(0) | st.integers(0, 10**6),
@@ -65,7 +65,7 @@ def add_up(demand: Demand, buffers: Buffers) -> int:
     block = max(buffers.block_bytes, demand.record_bytes)
     block = min(block, demand.batch_size * demand.record_bytes)
     threads = buffers.calls * buffers.threads
-    parsed = PARSED_BYTES * demand.shard_records * (demand.shuffle == "exact")
+    parsed = PARSED_BYTES * demand.shard_records
     return (
         RUNTIME_BYTES
         + SHARD_BYTES * demand.shards
@@ -146,6 +146,8 @@ def test_a_way_out_that_is_named_is_one(demand, max_ram_bytes):
         assert divide_memory(max_ram_bytes, dataclasses.replace(demand, fixed_bytes=0))
     elif "or fewer, larger shards: to list" in message:
         assert find_least(dataclasses.replace(demand, shards=0)) <= find_least(demand) / 2
+    elif "or smaller shards: the index of" in message:
+        assert find_least(dataclasses.replace(demand, shard_records=0)) <= find_least(demand) / 2
     elif message:
         assert message.endswith("; allow that, or smaller images")
         with pytest.raises(UsageError):

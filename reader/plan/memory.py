@@ -226,12 +226,16 @@ def _choose(
     image_bytes = buffers.batches * demand.image_bytes + buffers.calls * demand.staged_bytes
     fitting = demand.batch_size - -(-(needed - max_ram_bytes) // image_bytes)
     listed = SHARD_BYTES * demand.shards
+    parsed = (PARSED_BYTES + INDEX_BYTES) * demand.shard_records
     way_out = "or smaller images"
     if fitting > 0:
         way_out = f"or batches of at most {fitting}"
     elif listed > needed // 2:
         count = format_count(demand.shards, "shard")
         way_out = f"or fewer, larger shards: to list {count} takes {format_bytes(listed)}"
+    elif parsed > needed // 2:
+        count = format_count(demand.shard_records, "record")
+        way_out = f"or smaller shards: the index of {count} takes {format_bytes(parsed)}"
     if demand.fixed_bytes and needed - demand.fixed_bytes <= max_ram_bytes:
         way_out = "or leave out the cache"
     raise UsageError(
@@ -269,7 +273,7 @@ def _measure(demand: Demand, buffers: Buffers) -> int:
     block = min(batch * demand.record_bytes, max(buffers.block_bytes, demand.record_bytes))
     # A damaged record is read once more, by itself.
     thread = block + demand.record_bytes + demand.decoded_bytes
-    thread += PARSED_BYTES * demand.shard_records * (demand.shuffle == "exact")
+    thread += PARSED_BYTES * demand.shard_records  # of which all threads need the same at once
     return (
         RUNTIME_BYTES
         + SHARD_BYTES * demand.shards
