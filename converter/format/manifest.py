@@ -47,6 +47,8 @@ MAX_SIDE: Final = 2**31 - 1
 MAX_CHANNELS: Final = 4
 MAX_RECORD_BYTES: Final = 2**31 - 1  # the limit of protobuf
 
+_AGAIN: Final = "copy the data set again, or convert it again with --overwrite"
+
 # Of a data set in one line: letters of a name, and names in a list.
 _MAX_WORD: Final = 24
 _MAX_LISTED: Final = 4
@@ -179,8 +181,11 @@ def read_manifest(folder: AnyPath) -> Manifest:
     path = locate(folder) / MANIFEST
     try:
         size = path.measure()
-        if (size or 0) > MAX_MANIFEST_BYTES or (size is None and path.exists()):
-            raise DatasetError(f"{path} is no file of up to {MAX_MANIFEST_BYTES:,} bytes")
+        if size is None and path.exists():
+            raise DatasetError(f"{path} is not a file: {_AGAIN}")
+        if (size or 0) > MAX_MANIFEST_BYTES:
+            most = f"at most {MAX_MANIFEST_BYTES:,}"
+            raise DatasetError(f"{path} has {size:,} bytes, {most}: {_AGAIN}")
         data = path.read_range(0, size or 1)
     except FileNotFoundError:
         raise DatasetError(_explain_missing(folder)) from None
@@ -215,10 +220,7 @@ def parse_manifest(data: bytes, path: str = MANIFEST) -> Manifest:
         _check_consistency(manifest)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise DatasetError(
-            f"{path} is damaged: {reason}; copy the data set again, or convert it again with "
-            "--overwrite"
-        ) from error
+        raise DatasetError(f"{path} is damaged: {reason}; {_AGAIN}") from error
     return manifest
 
 
