@@ -71,6 +71,14 @@ def test_no_key_is_counted_twice_where_a_page_ends_within_a_letter():
     assert cut_prefix(bucket.probe).known == 2_100
 
 
+@pytest.mark.parametrize(("first", "following"), [("\ufffd", "\U00010000"), ("\ud7ff", "\ue000")])
+def test_letters_that_no_answer_may_hold_are_no_bounds(first, following):
+    bucket = Bucket(f"{first}{n:04d}.png" for n in range(PAGE + 100))
+    cut = cut_prefix(bucket.probe)
+    assert cut.known == PAGE + 100
+    assert cut.bounds[-1] == following
+
+
 def test_few_keys_are_one_range_after_one_request():
     bucket = Bucket(f"{n}.png" for n in range(PAGE))
     assert cut_prefix(bucket.probe) == ([], PAGE)

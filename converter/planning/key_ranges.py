@@ -34,7 +34,9 @@ _PAGE_KEYS: Final = 1_000
 _FEW_KEYS: Final = 2
 _THREADS: Final = 16
 _LAST_LETTER: Final = 0x10FFFF
-_SURROGATES: Final = range(0xD800, 0xE000)  # which no key has
+# What follows instead of letters that no key has, and of those that XML may not hold: some stores
+# repeat where a listing is to begin.
+_INSTEAD: Final = {0xD800: 0xE000, 0xFFFE: 0x10000}
 
 
 class Cut(NamedTuple):
@@ -122,6 +124,5 @@ def _divide(prefix: str, probe: Probe, most: int) -> _Divided:
 def _follow(prefix: str) -> str | None:
     """The first text behind all that begin like that, but for the last letter there is."""
     following = ord(prefix[-1]) + 1
-    if following in _SURROGATES:
-        following = _SURROGATES.stop
+    following = _INSTEAD.get(following, following)
     return None if following > _LAST_LETTER else prefix[:-1] + chr(following)
