@@ -49,6 +49,18 @@ def test_a_conversion_without_a_reader_is_completed(
     assert verify_dataset(out) == []
 
 
+def test_a_loop_in_the_place_of_beam_does_not_load_it() -> None:
+    """It would take 2 s of CPU, in each of the hundreds of processes in which faults are tried."""
+    script = (
+        "import sys\n"
+        "from faults import loop_runner\n"
+        "loop_runner.replace_beam()\n"
+        "import pipelines.jobs.convert\n"
+        "sys.exit('apache_beam' in sys.modules)\n"
+    )
+    assert run([sys.executable, "-c", script]) == 0
+
+
 def test_the_exit_code_of_a_check_does_not_depend_on_the_reader(
     converted: Path, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ def replace_beam() -> None:
         "transforms": {"MillShards": lambda plan, shards, _: (plan, shards), "MillSizes": None},
         "workers": {"LocalWorkers": object},
         "clusters": {"check_paths": lambda *_: None},
+        "planned_parts": {"run_planning": None},
         "runners": {
             "RunnerOptions": object,
             "parse_options": lambda *_, **__: types.SimpleNamespace(pipeline=None, local=True),
