@@ -24,10 +24,10 @@ COMMAND = [sys.executable, "-m", "pipelines"]
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some hundred images, one of which is damaged, that take a second or two to convert."""
+    """200 images, one of which is damaged, that take a second or two to convert."""
     root = tmp_path_factory.mktemp("photos")
     data = encode_image(make_image(1, 600, 800), "JPEG")
-    for number in range(300):
+    for number in range(200):
         path = root / f"class{number % 3}" / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(data if number else b"bad")
@@ -87,13 +87,13 @@ def test_each_phase_has_a_bar_that_leaves_nothing_behind(photos: Path, tmp_path:
     code, sent = run_on_terminal(command, 80)
     assert code == 0, sent
     stay, seen = show(sent)
-    assert stay[0].startswith("wrote 299 images")
+    assert stay[0].startswith("wrote 199 images")
     bars = {line for line in seen if re.match(r"(starting|scanning|planning|c\w+ing) ", line)}
     assert {line.split()[0] for line in bars} >= {"starting", "scanning", "planning", "converting"}
     assert max(map(len, bars)) <= 80
     # One shard, whose receipt comes last: what moves between is told by workers.
-    counts = {int(found[1]) for line in bars if (found := re.search(r"(\d+)/300", line))}
-    assert len([count for count in counts if 0 < count < 300]) >= 2
+    counts = {int(found[1]) for line in bars if (found := re.search(r"(\d+)/200", line))}
+    assert len([count for count in counts if 0 < count < 200]) >= 2
     rejected = {found[1] for line in bars if (found := re.search(r"(\d+) rejected", line))}
     assert rejected <= {"1"}
     lines = (out / "rejects.jsonl").read_text().splitlines()
@@ -157,8 +157,8 @@ def test_a_signal_to_all_processes_ends_them_all_and_the_next_run_goes_on(
     photos: Path, tmp_path: Path, number: int, times: int
 ) -> None:
     out = tmp_path / "out"
-    command = [*COMMAND, "convert", str(photos), str(out), "--num-shards=30", "--workers=2"]
-    with start(command) as process:
+    command = [*COMMAND, "convert", str(photos), str(out), "--num-shards=30"]
+    with start([*command, "--workers=2"]) as process:
         receipts = out / ".shardmill" / "receipts"
         while process.poll() is None and not list(receipts.glob("*.json")):
             time.sleep(0.02)
@@ -172,11 +172,11 @@ def test_a_signal_to_all_processes_ends_them_all_and_the_next_run_goes_on(
     assert process.returncode == 128 + number
     # On a busy machine, a line says what goes on before the signal comes.
     *earlier, last = errors.splitlines()
-    assert all(line.startswith("converting: ") for line in earlier)
+    assert all(re.match(r"\w+ing: ", line) for line in earlier)
     assert last.startswith("shardmill: interrupted")
     assert "finished shards are kept" in errors
     assert not psutil.wait_procs(family, timeout=10)[1]
-    with start([*command, "--quiet"]) as process:
+    with start([*command, "--direct_running_mode=in_memory", "--quiet"]) as process:
         assert process.communicate(timeout=120) == ("", "")
     assert process.returncode == 0
 
@@ -236,9 +236,9 @@ def test_a_notebook_shows_lines_that_are_written_over_in_place(
     assert [line.partition(":")[0] for line in lines] == [
         "scanning", "planning", "converting", "committing",
     ]  # fmt: skip
-    assert lines[2].startswith("converting: 300 images in ")
+    assert lines[2].startswith("converting: 200 images in ")
     assert lines[2].endswith(", 1 rejected")
     assert len(verifying) == 2
-    assert verifying[0]["data"]["text/plain"].startswith("verifying: 299 records in ")
+    assert verifying[0]["data"]["text/plain"].startswith("verifying: 199 records in ")
     text = json.dumps([cell.outputs for cell in book.cells])
     assert not re.search(r"\\r|\\u001b|nan|Error", text)

@@ -334,13 +334,13 @@ def test_the_command_line_takes_several_sizes(folder, alone, tmp_path, capsys):
     assert main(["plan", str(folder), str(tmp_path / "out"), *arguments[:-1], *sizes]) == 0
     assert "24x24:" in capsys.readouterr().out
     out = str(tmp_path / "out")
-    assert main(["convert", str(folder), out, *arguments, *sizes, "--workers=2"]) == 0
+    assert main(["convert", str(folder), out, *arguments, *sizes, "--workers=1"]) == 0
     assert read_all(tmp_path / "out") == alone
     told = capsys.readouterr().out
     assert f"wrote 31 images to {tmp_path / 'out' / '8x8'} in" in told
     # With the options of the data sets, which lie in folders of their own.
     again = [str(folder), out, *sizes]
-    assert main(["convert", *again, "--no-progress", "--update", "--workers=1"]) == 0
+    assert main(["convert", *again, "--no-progress", "--update", *IN_MEMORY]) == 0
     assert capsys.readouterr().out.count("nothing to do") == 3
     assert main(["convert", str(folder), out, "--no-progress", "--update"]) == 2
     assert "holds data sets of several sizes, such as 12x12: give" in capsys.readouterr().err

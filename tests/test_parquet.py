@@ -303,9 +303,9 @@ def test_workers_and_the_order_of_files_do_not_show(root, tmp_path):
         shutil.copy(root / name, copied / name)
     arguments = ["--image-size=16", "--encoding=png", "--num-shards=3", "--no-progress"]
     trees = []
-    for number, (images, workers) in enumerate(((root, 1), (root, 2), (copied, 1))):
-        out = tmp_path / f"out {number}"
-        assert main(["convert", str(images), str(out), f"--workers={workers}", *arguments]) == 0
+    for images, run in ((root, *IN_MEMORY), (root, "--workers=2"), (copied, *IN_MEMORY)):
+        out = tmp_path / f"out {len(trees)}"
+        assert main(["convert", str(images), str(out), run, *arguments]) == 0
         trees.append(read_tree(out))
     assert trees[0] == trees[1] == trees[2]
 

@@ -43,7 +43,7 @@ def thousand(tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(thousand, tmp_path_factory):
     out = tmp_path_factory.mktemp("expected") / "out"
-    run_conversion(thousand, out, OPTIONS, plan_on="launcher", workers=2)
+    run_conversion(thousand, out, OPTIONS, IN_MEMORY, plan_on="launcher")
     return read_tree(out)
 
 
@@ -79,7 +79,7 @@ def test_a_killed_worker_ends_the_run_and_the_next_goes_on(thousand, expected, t
     assert "a worker process was killed by signal 9" in said
     assert time.monotonic() - killed < 20  # 10 s are promised, on a machine of its own
     assert planning.exists()
-    run_conversion(thousand, out, OPTIONS, plan_on="runner", workers=2)
+    run_conversion(thousand, out, OPTIONS, IN_MEMORY, plan_on="runner")
     assert read_tree(out) == expected
     assert list_work(out) == []
 
