@@ -33,6 +33,7 @@ def replace_beam() -> None:
         "clusters": {"check_paths": lambda *_: None},
         "planned_parts": {"run_planning": None},
         "runners": {
+            "STORE_INTERVAL_S": 2.0,
             "RunnerOptions": object,
             "parse_options": lambda *_, **__: types.SimpleNamespace(pipeline=None, local=True),
             "start_workers": start_no_workers,
