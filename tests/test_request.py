@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_folders_that_only_begin_alike_are_accepted(tmp_path: Path) -> None:
 
 
 def test_this_environment_has_no_other_owner_of_the_import_names() -> None:
-    request.check_import_names()
+    request.check_import_names(*sys.path)
 
 
 @pytest.mark.parametrize("manifest", ['{"name": "my app"}', "not JSON", "[]"])
@@ -143,7 +144,7 @@ def test_another_owner_of_an_import_name_is_named(
         UsageError,
         match=r"package 'reader' .* distribution 'feeds'",
     ):
-        request.check_import_names()
+        request.check_import_names(*sys.path)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_what_is_ours_and_what_only_looks_like_it_is_no_other_owner(
 ) -> None:
     install(tmp_path, f"{name}-3.0.dist-info", name, "RECORD", text)
     monkeypatch.syspath_prepend(tmp_path)
-    request.check_import_names()
+    request.check_import_names(*sys.path)
 
 
 def install(site: Path, folder: str, name: str, file: str, text: str) -> None:
