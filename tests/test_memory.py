@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from converter import UsageError
 from reader.plan.memory import (
+    BLOCK_BYTES,
     INDEX_BYTES,
     LENT_BATCHES,
     MAX_CALLS,
@@ -200,6 +201,12 @@ def test_windows_are_of_several_whole_runs(demand, spare):
     # No longer than it takes to be worth its way, and at least twice as many as in a window.
     assert buffers.run == 1 or buffers.run * demand.mean_record_bytes <= RUN_BYTES
     assert buffers.run == 1 or demand.records >= 2 * MIN_RUNS * buffers.run
+
+
+def test_one_thread_reads_many_records_at_once_where_two_do_not_fit():
+    demand = dataclasses.replace(PHOTOS, records=10**7, shard_records=10**7)
+    buffers = divide_memory(find_least(demand) + BLOCK_BYTES, demand)
+    assert (buffers.calls, buffers.threads, buffers.block_bytes) == (1, 1, BLOCK_BYTES)
 
 
 @pytest.mark.parametrize("shuffle", ["sequential", "exact"])
