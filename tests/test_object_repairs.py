@@ -99,10 +99,10 @@ def test_a_repair_goes_on_wherever_it_was_killed(
         assert read_tree(out) == whole, number
 
 
-def start_repair(server: Server, root: Path, out: ObjectPath) -> subprocess.Popen[str]:
+def start_repair(server: Server, root: Path, out: ObjectPath, run: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipelines", "repair", str(out)]
     return subprocess.Popen(
-        [*command, "--images", str(root / "images"), "--no-progress", "--workers=1"],
+        [*command, "--images", str(root / "images"), "--no-progress", run],
         env=make_environment(**server.environment), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
@@ -113,7 +113,7 @@ def start_repair(server: Server, root: Path, out: ObjectPath) -> subprocess.Pope
 def test_a_killed_process_loses_nothing(server: Server, root: Path, tmp_path: Path) -> None:
     out = damage_stored(damage_much, root, tmp_path, server)
     server.set_faults(latency=0.04)
-    process = start_repair(server, root, out)
+    process = start_repair(server, root, out, "--workers=1")
     while process.poll() is None and not Layout(Layout(out).repair).receipts.is_dir():
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
@@ -122,7 +122,7 @@ def test_a_killed_process_loses_nothing(server: Server, root: Path, tmp_path: Pa
     assert process.returncode == -signal.SIGKILL
     server.set_faults()
     assert Layout(out).repair in [path for path, _ in clean(out, dry_run=True)]
-    again = start_repair(server, root, out)
+    again = start_repair(server, root, out, *IN_MEMORY)
     said = again.communicate(timeout=120)
     assert again.returncode == 0, said
     assert read_tree(out) == read_tree(root / "out")

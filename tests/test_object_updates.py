@@ -121,10 +121,10 @@ def test_an_update_goes_on_wherever_it_was_killed(server, root, out, monkeypatch
         assert not Layout(out).stage.exists()
 
 
-def start(server, images: Path, out: ObjectPath, *flags: str) -> subprocess.Popen[str]:
+def start(server, images: Path, out: ObjectPath, run: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipelines", "convert", str(images), str(out), "--update"]
     return subprocess.Popen(
-        [*command, "--no-progress", "--workers=1", *flags],
+        [*command, "--no-progress", run],
         env=make_environment(**server.environment), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_killed_process_loses_nothing(server, root, out, moment):
         "replacing": layout.replacing,
     }[moment]
     server.set_faults(latency=0.04)
-    process = start(server, root / "images", out)
+    process = start(server, root / "images", out, "--workers=1")
     while process.poll() is None and not sign.is_file():
         time.sleep(0.01)
     with contextlib.suppress(ProcessLookupError):
@@ -149,7 +149,7 @@ def test_a_killed_process_loses_nothing(server, root, out, moment):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     server.set_faults()
-    again = start(server, root / "images", out)
+    again = start(server, root / "images", out, *IN_MEMORY)
     said = again.communicate(timeout=120)
     assert again.returncode == 0, said
     assert read_tree(out) == read_tree(root / "after")
@@ -158,7 +158,7 @@ def test_a_killed_process_loses_nothing(server, root, out, moment):
 
 def test_of_two_updates_at_once_one_does_the_work(server, root, out):
     server.set_faults(latency=0.03)
-    processes = [start(server, root / "images", out) for _ in range(2)]
+    processes = [start(server, root / "images", out, *IN_MEMORY) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in processes]
     codes = [process.returncode for process in processes]
     server.set_faults()
