@@ -5,7 +5,8 @@
     archive    a whole conversion of ten million images, which lie in one tar
     convert    launcher and workers, for few images and for many
     shards     launcher and workers, for as many shards as a split may have
-    bucket     planning on the runner: ten million images in a prefix of a store, with no folders
+    disk       planning on the runner: a million files in a thousand folders, and in one
+    bucket     the same: ten million images in a prefix of a store, with no folders
     read       the same, where all of a million have to be read, as they could be duplicates
     update     the launcher, when one image in a thousand has changed
 
@@ -28,7 +29,7 @@ from benchmarks.pixel_bucket import run_bucket
 
 SIZE = ("--image-size=8", "--encoding=png")
 
-SECTIONS = ("plan", "table", "convert", "archive", "shards", "bucket", "read", "update")
+SECTIONS = ("plan", "table", "convert", "archive", "shards", "disk", "bucket", "read", "update")
 
 COUNTS = [1_000, 10_000, 100_000, 1_000_000]
 FITTED_FROM = 10_000
@@ -53,6 +54,9 @@ SHARDS_MB = 250
 
 BUCKET_MB = 250
 """What a worker may take for 100,000 images of a part or a bucket, beside those of few images."""
+
+FLAT_MB = 600
+"""What a worker may take that lists a million files of one folder."""
 
 PLAN_ON_RUNNER = """
 import math, sys, time
@@ -93,6 +97,7 @@ def main() -> int:
         "convert": lambda: measure_convert(arguments.work, arguments.counts, write_pixels),
         "archive": lambda: measure_convert(arguments.work, arguments.archive_counts, pack_pixels),
         "shards": lambda: measure_shards(arguments.work, arguments.shards),
+        "disk": lambda: measure_disk(arguments.work, max(arguments.counts)),
         "bucket": lambda: measure_bucket(arguments.work, arguments.bucket_counts, "off"),
         "read": lambda: measure_bucket(arguments.work, arguments.read_counts, "report"),
         "update": lambda: measure_update(arguments.work, arguments.update_count),
@@ -189,21 +194,38 @@ def measure_shards(work: Path, shards: int) -> Iterator[bool]:
 def measure_bucket(work: Path, counts: Sequence[int], dedupe: str) -> Iterator[bool]:
     runs = []
     for count in counts:
-        shutil.rmtree(work / "planned", ignore_errors=True)
         with run_bucket(count) as images:
-            command = [sys.executable, "-c", PLAN_ON_RUNNER, images, str(work / "planned"), dedupe]
-            runs.append(run := measure(command))
-        cpu = re.search(r"launcher (.+)", run.output)
-        report(f"{count:,} images, planned", f"{run.seconds:.1f} s")
-        report("  CPU of the launcher", f"{cpu[1]} s" if cpu else "?")
-        report("  launcher, largest worker", f"{run.launcher_mb:.0f} MB, {run.worker_mb:.0f} MB")
-        report_cpu(count, run)
+            runs.append(plan_on_runner(work, f"{count:,} images, planned", images, dedupe))
+        report_cpu(count, runs[-1])
     few, many = runs
     launcher, worker = many.launcher_mb - few.launcher_mb, many.worker_mb - few.worker_mb
     yield report("the launcher's growth", f"{launcher:+.0f} MB", f"at most {GROWTH_MB} MB",
                  ok=launcher <= GROWTH_MB)  # fmt: skip
     yield report("a worker's growth", f"{worker:+.0f} MB", f"at most {BUCKET_MB} MB",
                  ok=worker <= BUCKET_MB)  # fmt: skip
+
+
+def measure_disk(work: Path, count: int) -> Iterator[bool]:
+    images, flat = write_pixels(work, count), work / f"flat-{count}"
+    if not flat.exists():
+        flat.mkdir()
+        for path in images.rglob("*.png"):
+            (flat / path.name).hardlink_to(path)
+    for what, folder in ((f"{count:,} files in folders", images), ("  … in one folder", flat)):
+        run = plan_on_runner(work, what, str(folder), "report")
+        report_cpu(count, run)
+    yield report("a worker that lists one folder", f"{run.worker_mb:.0f} MB",
+                 f"at most {FLAT_MB} MB", ok=run.worker_mb <= FLAT_MB)  # fmt: skip
+
+
+def plan_on_runner(work: Path, what: str, images: str, dedupe: str) -> Run:
+    shutil.rmtree(work / "planned", ignore_errors=True)
+    run = measure([sys.executable, "-c", PLAN_ON_RUNNER, images, str(work / "planned"), dedupe])
+    cpu = re.search(r"launcher (.+)", run.output)
+    report(what, f"{run.seconds:.1f} s")
+    report("  CPU of the launcher", f"{cpu[1]} s" if cpu else "?")
+    report("  launcher, largest worker", f"{run.launcher_mb:.0f} MB, {run.worker_mb:.0f} MB")
+    return run
 
 
 def measure_update(work: Path, count: int) -> Iterator[bool]:
