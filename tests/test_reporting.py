@@ -201,6 +201,13 @@ def test_a_conversion_does_not_fail_because_its_report_does(tmp_path, monkeypatc
     assert "report:" not in printed.out
 
 
+def test_half_a_report_of_a_killed_run_is_removed_by_the_next(copy, tmp_path):
+    Layout(copy).work.mkdir()
+    (Layout(copy).work / f"{REPORT}.0123abcd").write_bytes(b"<!doc")
+    run_conversion(tmp_path / "images", copy, OPTIONS, IN_MEMORY)
+    assert not Layout(copy).work.exists()
+
+
 def test_the_command_writes_the_page_and_says_the_gravest(copy, tmp_path, capsys):
     (copy / REPORT).unlink()
     tree = read_tree(copy)

@@ -33,6 +33,7 @@ from converter.storage.files import (
     MANIFEST,
     NOTES,
     REJECTS,
+    REPORT,
     WORK_FOLDER,
     Layout,
     hash_file,
@@ -118,6 +119,7 @@ def settle_folder(out: Location) -> bool:
             if old.exists() and not is_staged(old):
                 _remove_old(old, out)
     layout.repair.remove_folder()
+    layout.work.remove_files(layout.work.list_names(f"{REPORT}."))  # half a report
     if not layout.plan.is_file():
         return False
     read_manifest(out)  # raises if it is damaged, while the plan is still there
