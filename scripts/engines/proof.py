@@ -75,6 +75,9 @@ class Cluster:
         return self._processes[name].poll() is None
 
     def start(self, name: str, command: Sequence[object], **variables: str) -> None:
+        """Starts a process; one of that name has been killed."""
+        if killed := self._processes.get(name):
+            killed.wait()
         with open(self.log(name), "wb") as log:
             self._processes[name] = subprocess.Popen(
                 [str(word) for word in command],
