@@ -2,9 +2,8 @@
 
 On a disk, ranges end at folders: those in the root and, as long as these are few, those in them.
 In a store, they end at prefixes of keys, which are found letter by letter, wherever there are
-slashes: each request asks for the first keys behind those that are known. A hundred or two of whole
-pages tell that there are many keys, as many as a store may bill as such; then a thousand of two
-keys each divide them once more.
+slashes: each request asks for the first keys behind those that are known. Whole pages, a hundred or
+two, tell whether there are many keys. Then a thousand requests for two keys divide them once more.
 """
 
 import functools
@@ -79,14 +78,18 @@ def cut_prefix(probe: Probe, full: int = _FULL) -> Cut:
     known, whole = [""], 0
     bounds: set[str] = set()
     with ThreadPoolExecutor(_THREADS) as pool:
-        while known and len(known) < full:
-            found = [*pool.map(lambda prefix: _divide(prefix, probe, _PAGE_KEYS), known)]
+
+        def divide(prefixes: Sequence[str], most: int) -> list[_Divided]:
+            found = [*pool.map(lambda prefix: _divide(prefix, probe, most), prefixes)]
             bounds.update(itertools.chain.from_iterable(each.bounds for each in found))
+            return found
+
+        while known and len(known) < full:
+            found = divide(known, _PAGE_KEYS)
             whole += sum(each.whole for each in found)
             known = [prefix for each in found for prefix in each.full]
         if len(known) < RANGES:
-            found = [*pool.map(lambda prefix: _divide(prefix, probe, _FEW_KEYS), known)]
-            bounds.update(itertools.chain.from_iterable(each.bounds for each in found))
+            divide(known, _FEW_KEYS)
     return Cut(sorted(bounds, key=to_bytes), whole + _PAGE_KEYS * len(known))
 
 

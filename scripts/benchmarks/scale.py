@@ -150,14 +150,17 @@ def measure_convert(
                      ok=not most or growth <= most)  # fmt: skip
         report("  largest worker", f"{run.worker_mb:.0f} MB")
         report_cpu(count, run)
-    growth = runs[-1].worker_mb - runs[0].worker_mb
-    yield report("a worker's growth", f"{growth:+.0f} MB", f"at most {GROWTH_MB} MB",
-                 ok=growth <= GROWTH_MB)  # fmt: skip
+    yield limit_growth("a worker's", runs[-1].worker_mb - runs[0].worker_mb, GROWTH_MB)
     yield from report_growth(counts, runs)
 
 
 def report_cpu(count: int, run: Run) -> None:
     report("  CPU for an image", f"{run.cpu_seconds / count * 1e6:,.0f} µs")
+
+
+def limit_growth(whose: str, growth_mb: float, most: int) -> bool:
+    return report(f"{whose} growth", f"{growth_mb:+.0f} MB", f"at most {most:+} MB",
+                  ok=growth_mb <= most)  # fmt: skip
 
 
 def report_growth(counts: list[int], runs: list[Run]) -> Iterator[bool]:
@@ -183,12 +186,8 @@ def measure_shards(work: Path, shards: int) -> Iterator[bool]:
         report("  launcher, largest worker", f"{run.launcher_mb:.0f} MB, {run.worker_mb:.0f} MB")
     few, many = runs
     report("CPU for a shard", f"{(many.cpu_seconds - few.cpu_seconds) / shards * 1e3:.1f} ms")
-    growth = many.launcher_mb - few.launcher_mb
-    yield report("the launcher's growth", f"{growth:+.0f} MB", f"at most {SHARDS_MB:+} MB",
-                 ok=growth <= SHARDS_MB)  # fmt: skip
-    growth = many.worker_mb - few.worker_mb
-    yield report("a worker's growth", f"{growth:+.0f} MB", f"at most {SHARDS_WORKER_MB} MB",
-                 ok=growth <= SHARDS_WORKER_MB)  # fmt: skip
+    yield limit_growth("the launcher's", many.launcher_mb - few.launcher_mb, SHARDS_MB)
+    yield limit_growth("a worker's", many.worker_mb - few.worker_mb, SHARDS_WORKER_MB)
 
 
 def measure_bucket(work: Path, counts: Sequence[int], dedupe: str) -> Iterator[bool]:
@@ -198,11 +197,8 @@ def measure_bucket(work: Path, counts: Sequence[int], dedupe: str) -> Iterator[b
             runs.append(plan_on_runner(work, f"{count:,} images, planned", images, dedupe))
         report_cpu(count, runs[-1])
     few, many = runs
-    launcher, worker = many.launcher_mb - few.launcher_mb, many.worker_mb - few.worker_mb
-    yield report("the launcher's growth", f"{launcher:+.0f} MB", f"at most {GROWTH_MB} MB",
-                 ok=launcher <= GROWTH_MB)  # fmt: skip
-    yield report("a worker's growth", f"{worker:+.0f} MB", f"at most {BUCKET_MB} MB",
-                 ok=worker <= BUCKET_MB)  # fmt: skip
+    yield limit_growth("the launcher's", many.launcher_mb - few.launcher_mb, GROWTH_MB)
+    yield limit_growth("a worker's", many.worker_mb - few.worker_mb, BUCKET_MB)
 
 
 def measure_disk(work: Path, count: int) -> Iterator[bool]:
